@@ -7,7 +7,7 @@ import { writeWhole } from "../stacks/lib/files.ts";
 import type { HostSettings } from "../stacks/lib/host-settings.ts";
 import { labId } from "../stacks/lib/lab-id.ts";
 import { root, stackDir, stateFile } from "../stacks/lib/paths.ts";
-import { outputsOf, stateOf } from "../stacks/lib/state.ts";
+import { outputsOf, type StateResource, stateOf } from "../stacks/lib/state.ts";
 import {
   type ClusterConfig,
   isOnCluster,
@@ -19,6 +19,7 @@ import {
 } from "../stacks/model/config.ts";
 import { readK3dFile } from "../stacks/model/k3d-file.ts";
 import { kubeconfigFile as pathOf } from "../stacks/model/kubeconfig.ts";
+import type { ClusterNode } from "../stacks/model/outputs.ts";
 import { readServerSecrets } from "../stacks/model/server-secrets.ts";
 import { areCertificatesCurrent, authorityFor, certificateFilesOf } from "../stacks/observe/certificates.ts";
 import { observeCluster } from "../stacks/observe/cluster.ts";
@@ -139,7 +140,7 @@ async function observeApps(stack: string, config: OnCluster, cluster: string): P
   const around = [state, await authorityFor(config.apps)];
   const own = ownImagesOf(config);
   if (own.length === 0) return around;
-  const { data: nodes } = nodesSchema.safeParse(outputsOf(state)?.nodes);
+  const nodes = recordedNodes(state);
   // An incomplete cluster exports none.
   if (nodes === undefined) return undefined;
   const now = "absent";
@@ -153,6 +154,10 @@ async function observeApps(stack: string, config: OnCluster, cluster: string): P
     ? undefined
     : [around, images];
 }
+
+/** The nodes that a cluster's stack exports; undefined if it is not up. */
+export const recordedNodes = (state: readonly StateResource[]): readonly ClusterNode[] | undefined =>
+  nodesSchema.safeParse(outputsOf(state)?.nodes).data;
 
 const nodesSchema = z.array(
   z.object({

@@ -1,12 +1,10 @@
 #!/bin/sh
-# Runs K3s's scripts on a machine for Pulumi: k3s.sh start | install | uninstall | unbalance | servers | kubeconfig | load
+# Runs K3s's scripts on a machine for Pulumi: k3s.sh start | install | uninstall | unbalance | servers | kubeconfig
 #   K3S_LAB_ROOT   the checkout
 #   LAB_STACK      the stack that the machine belongs to
 #   NODE_NAME      the machine; the other variables are those of provision/k3s.sh
 #   SERVERS        the machines of all servers: NAME=ADDRESS NAME=ADDRESS…
 #   INVENTORY      start, install: the machine in Ansible's inventory, as JSON, to use the playbook. Default: provision/k3s.sh is used
-#   NODE_ADDRESS   load: the machine, as ssh knows it
-#   IMAGE          load: the image to put into the node's image store
 #   stdin          start, install: the token that joins nodes; on a second line, in base64, secret K3s configuration
 set -eu
 LC_ALL=C
@@ -239,15 +237,8 @@ kubeconfig)
   done
   exit 1
   ;;
-load)
-  # The tag identifies the content: a node that has it need not get it again.
-  ctr="sudo ctr --address /run/k3s/containerd/containerd.sock --namespace k8s.io images"
-  if [ -z "$(on "$NODE_ADDRESS" "$ctr ls -q 'name==docker.io/$IMAGE'")" ]; then
-    "$K3S_LAB_ROOT/scripts/lab" image "$IMAGE" | on "$NODE_ADDRESS" "$ctr import -"
-  fi
-  ;;
 *)
-  echo "k3s.sh: unknown action '$1': start, install, uninstall, unbalance, servers, kubeconfig or load" >&2
+  echo "k3s.sh: unknown action '$1': start, install, uninstall, unbalance, servers or kubeconfig" >&2
   exit 2
   ;;
 esac

@@ -1,7 +1,4 @@
-import { join } from "node:path";
 import { LabError } from "../../stacks/lib/errors.ts";
-import { reach } from "../../stacks/lib/kubernetes.ts";
-import { labDir } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { hasResources, stateOf } from "../../stacks/lib/state.ts";
 import { isOnCluster, programOf } from "../../stacks/model/config.ts";
@@ -17,7 +14,7 @@ import { runSteps, type Step, unlessStopped } from "../report.ts";
 import { noteUpToDate, observeStack, sourcesOf } from "../up-to-date.ts";
 import { untilDone, wasCutOff } from "./cut-off.ts";
 import { startEarly } from "./early-cluster.ts";
-import { loadEarly } from "./early-images.ts";
+import { answers, loadEarly } from "./early-images.ts";
 import type { UpRun } from "./run.ts";
 import { forceFields, upWithForcedFields } from "./set-back.ts";
 import { askCluster, stopWhereStuck } from "./stuck-rollouts.ts";
@@ -104,7 +101,7 @@ async function applyTogether(run: UpRun, cluster: string, apps: string): Promise
       await unlessStopped(answering.promise, signal);
       const done = new AbortController();
       const until = AbortSignal.any([signal, done.signal]);
-      const early = Promise.all([loadEarly(run.found, apps, until), startEarly(run.found, cluster, until)]);
+      const early = startEarly(run.found, cluster, until);
       try {
         return await follows.run(progress, signal);
       } catch (error) {
@@ -123,13 +120,6 @@ const isApps = (stack: string): boolean => isOnCluster(programOf(stack));
 
 const isOnNewCluster = ({ found, newClusters }: UpRun, stack: string): boolean =>
   found.apps.some((one) => one.stack === stack && newClusters.has(one.cluster));
-
-async function answers(stack: string): Promise<boolean> {
-  const api = await reach(join(labDir, stack, "kubeconfig")).catch(() => undefined);
-  const version = await api?.version().catch(() => undefined);
-  api?.close();
-  return version !== undefined;
-}
 
 /**
  * Runs Pulumi for a stack in its own step, and records the result.
@@ -152,7 +142,7 @@ function applied(run: UpRun, stack: string, title: string, { refresh, onMade }: 
       // On a new cluster, the apps in Pulumi's state no longer exist.
       const isGone = isOnNewCluster(run, stack) && (await hasResources(stack));
       const options = { refresh: refresh || isGone, ...(onMade ? { onMade } : {}), signal };
-      const changes = await runUp(run, stack, progress, options);
+      const changes = await withImages(run, stack, signal, () => runUp(run, stack, progress, options));
       if (!isApps(stack) && ("replace" in changes || (!("same" in changes) && "create" in changes)))
         run.newClusters.add(stack);
       if (hasChanged(changes)) {
@@ -163,6 +153,24 @@ function applied(run: UpRun, stack: string, title: string, { refresh, onMade }: 
       return describeChanges(changes);
     },
   };
+}
+
+/** Runs Pulumi, and meanwhile loads a new stack's images into the nodes: Pulumi needs seconds before it gets there. */
+async function withImages<T>(
+  { found }: UpRun,
+  stack: string,
+  signal: AbortSignal,
+  work: () => Promise<T>,
+): Promise<T> {
+  const isNew = isApps(stack) && !(await hasResources(stack));
+  const done = new AbortController();
+  const early = isNew ? loadEarly(found, stack, AbortSignal.any([signal, done.signal])) : undefined;
+  try {
+    return await work();
+  } finally {
+    done.abort();
+    await early;
+  }
 }
 
 /** Runs `pulumi up` of a stack. */

@@ -8,7 +8,7 @@ import { isAlive } from "../../stacks/lib/processes.ts";
 import { parseConfig } from "../../stacks/model/config.ts";
 import type { Stacks } from "../lab.ts";
 import { readPid } from "../toolchain/command-provider/testing.ts";
-import { loadEarly, runUntil } from "./early-images.ts";
+import { loadEarly, nodesOf, runUntil } from "./early-images.ts";
 
 const machines = parseConfig(
   "cluster",
@@ -37,6 +37,7 @@ const stacks = (image?: string): Stacks => ({
   ],
 });
 
+const nodes = async (found: Stacks, cluster: string) => nodesOf(found, cluster);
 const ref = async (name: string) => `k3s-lab/${name}:1`;
 
 test("each node gets the image once its containerd answers, and one that has it is left alone", async () => {
@@ -49,7 +50,7 @@ test("each node gets the image once its containerd answers, and one that has it 
       return asked > 2 ? false : undefined;
     },
     load: async ({ address }, image) => loaded.push(`${address} ${image}`),
-    ref,
+    ...{ nodes, ref },
   });
   assert.deepEqual(loaded, ["ssh://server.cluster k3s-lab/web:1"]);
 });
@@ -62,7 +63,7 @@ test("a load that fails is left to the stack's own commands, and no node waits l
       end.abort();
       throw new Error("no space left on device");
     },
-    ref,
+    ...{ nodes, ref },
   });
   await early;
   assert.ok(end.signal.aborted);
@@ -73,7 +74,7 @@ test("an image that the cluster pulls is not loaded", async () => {
   await loadEarly(stacks("registry.example/web:1"), "apps", new AbortController().signal, {
     has: none,
     load: none,
-    ref,
+    ...{ nodes, ref },
   });
 });
 
@@ -81,6 +82,7 @@ test("an image whose name is not known is left to the stack's own commands", asy
   await loadEarly(stacks(), "apps", new AbortController().signal, {
     has: async () => false,
     load: async () => assert.fail("nothing is to be loaded"),
+    nodes,
     ref: async () => {
       throw new Error("not made in this checkout yet");
     },
@@ -97,7 +99,7 @@ test("a node that hangs, or a load, keeps no run from its end", async () => {
     await loadEarly(stacks(), "apps", end.signal, {
       has: hangs === "has" ? never : async () => false,
       load: never,
-      ref,
+      ...{ nodes, ref },
     });
     assert.ok(end.signal.aborted);
   }

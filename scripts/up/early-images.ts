@@ -1,6 +1,10 @@
+import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { execa } from "execa";
+import { reach } from "../../stacks/lib/kubernetes.ts";
+import { labDir } from "../../stacks/lib/paths.ts";
 import { endGroup } from "../../stacks/lib/processes.ts";
+import { stateOf } from "../../stacks/lib/state.ts";
 import { imageLoader, loaderVariables, type NodeAddress } from "../../stacks/model/image-loader.ts";
 import { agentsOf, serversOf } from "../../stacks/model/k3d-file.ts";
 import { sshAlias } from "../../stacks/model/ssh-config.ts";
@@ -8,6 +12,7 @@ import { hasImage } from "../../stacks/observe/images.ts";
 import { type OwnImage, ownImageRefs, ownImagesOf } from "../../stacks/observe/own-images.ts";
 import type { Stacks } from "../lab.ts";
 import { unlessStopped } from "../report.ts";
+import { recordedNodes } from "../up-to-date.ts";
 
 /**
  * Milliseconds between polls of a node whose containerd does not answer yet: the first, and the longest. Each may be
@@ -15,14 +20,22 @@ import { unlessStopped } from "../report.ts";
  */
 const [interval, longest] = [500, 5_000];
 
-/** How to query a node for an image and how to load one; tests fake both. */
+/** How to find nodes, to query one for an image and to load one; tests fake all. */
 export interface ImageStore {
+  /** Of a cluster that is up or being created. */
+  readonly nodes: (found: Stacks, cluster: string) => Promise<readonly NodeAddress[]>;
   readonly has: (node: NodeAddress, image: string) => Promise<boolean | undefined>;
   readonly load: (node: NodeAddress, image: string, signal: AbortSignal) => Promise<unknown>;
   readonly ref: (image: OwnImage) => Promise<string>;
 }
 
 const ofNodes: ImageStore = {
+  nodes: async (found, cluster) => {
+    const recorded = recordedNodes(await stateOf(cluster));
+    if (recorded === undefined) return nodesOf(found, cluster);
+    // Somebody else's cluster may have the same names; its certificates differ.
+    return (await answers(cluster)) ? recorded : [];
+  },
   has: hasImage,
   load: (node, image, signal) =>
     runUntil("/bin/sh", ["-c", imageLoader(node)], loaderVariables(node, image), signal),
@@ -61,7 +74,7 @@ export async function untilKnown<T>(ask: () => Promise<T | undefined>, signal: A
 }
 
 /**
- * Loads a stack's images into a starting cluster's nodes, each as soon as its containerd answers. It only saves time
+ * Loads a stack's images into its cluster's nodes, each as soon as its containerd answers. It only saves time
  * (docs/decisions/048-early-apps.md): what fails here is done again, and reported, by the stack's own commands.
  * @param stack the stack that needs the images.
  */
@@ -69,7 +82,7 @@ export async function loadEarly(
   found: Stacks,
   stack: string,
   signal: AbortSignal,
-  { has, load, ref }: ImageStore = ofNodes,
+  { nodes, has, load, ref }: ImageStore = ofNodes,
 ): Promise<void> {
   const own = found.apps.find((one) => one.stack === stack);
   if (own === undefined) return;
@@ -80,12 +93,13 @@ export async function loadEarly(
       if (!isThere) await load(node, image, signal);
     }
   };
-  const all = Promise.allSettled(nodesOf(found, own.cluster).map(loadInto));
+  const all = nodes(found, own.cluster).then((each) => Promise.allSettled(each.map(loadInto)));
   // A hanging node must not delay the end of the run.
   await unlessStopped(all, signal).catch(() => {});
 }
 
-function nodesOf({ machines, k3d }: Stacks, cluster: string): readonly NodeAddress[] {
+/** The nodes that a cluster of this run will have. */
+export function nodesOf({ machines, k3d }: Stacks, cluster: string): readonly NodeAddress[] {
   const ofMachines = machines.find(([stack]) => stack === cluster)?.[1].machines ?? [];
   const file = k3d.find(([stack]) => stack === cluster)?.[1];
   const containers = file ? [...serversOf(file), ...agentsOf(file).map(({ name }) => name)] : [];
@@ -93,4 +107,12 @@ function nodesOf({ machines, k3d }: Stacks, cluster: string): readonly NodeAddre
     ...ofMachines.map(({ name }) => ({ name, address: `ssh://${sshAlias(cluster, name)}` })),
     ...containers.map((name) => ({ name, address: `docker://${name}` })),
   ];
+}
+
+/** Whether the cluster that a stack created answers. */
+export async function answers(stack: string): Promise<boolean> {
+  const api = await reach(join(labDir, stack, "kubeconfig")).catch(() => undefined);
+  const version = await api?.version().catch(() => undefined);
+  api?.close();
+  return version !== undefined;
 }

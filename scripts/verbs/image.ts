@@ -1,7 +1,6 @@
-import { createReadStream } from "node:fs";
-import { pipeline } from "node:stream/promises";
 import { Command } from "commander";
 import { refusal } from "../../stacks/lib/errors.ts";
+import { copyWithout } from "../toolchain/images/archive.ts";
 import { labImages } from "../toolchain/images/lab-images.ts";
 
 const names = [...labImages.keys()];
@@ -12,7 +11,8 @@ export const command = new Command("image")
     `${names.join(", ")}: print the image's full name. A full name: write that image as an archive to standard output`,
     "web",
   )
-  .action(async (name: string) => {
+  .option("--without <digests>", "leave out the layers that a node has: sha256:… sha256:…", "")
+  .action(async (name: string, { without }: { without: string }) => {
     const short = labImages.get(name);
     if (short !== undefined) {
       process.stdout.write(`${await short.ref()}\n`);
@@ -27,5 +27,5 @@ export const command = new Command("image")
         `The image ${name} cannot be built from this checkout, whose ${repository} is ${ref}. Run \`lab up\` again.`,
       );
     const { path } = await image.archive();
-    await pipeline(createReadStream(path), process.stdout);
+    await copyWithout(path, new Set(without.split(/\s+/)), process.stdout);
   });

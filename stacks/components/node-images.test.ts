@@ -16,21 +16,21 @@ const node = (name: string, address: string): ImageNode => ({
 const commands = (...nodes: ImageNode[]) =>
   resourcesOf(() => new NodeImages("web", { image: "web:1", nodes }));
 
-test("a machine gets the image over ssh, a container through Docker; each again when it was recreated", async () => {
+test("each node gets the image, and again when it was recreated", async () => {
   const made = await commands(node("server", "ssh://server.cluster"), node("k3d-a", "docker://k3d-a"));
   assert.deepEqual(
     made.map(({ inputs }) => inputs),
     [
       {
-        create: '"$K3S_LAB_ROOT/vagrant/k3s.sh" load',
+        create: '"$K3S_LAB_ROOT/stacks/lib/load-image.sh"',
         addPreviousOutputInEnv: false,
-        environment: { NODE_NAME: "server", NODE_ADDRESS: "server.cluster", IMAGE: "web:1", LOADED: "then" },
+        environment: { NODE_ADDRESS: "ssh://server.cluster", IMAGE: "web:1", LOADED: "then" },
         triggers: ["i1"],
       },
       {
-        create: '"$K3S_LAB_ROOT/stacks/k3d/k3d.sh" load',
+        create: '"$K3S_LAB_ROOT/stacks/lib/load-image.sh"',
         addPreviousOutputInEnv: false,
-        environment: { NODE_NAME: "k3d-a", NODE_ADDRESS: "k3d-a", IMAGE: "web:1", LOADED: "then" },
+        environment: { NODE_ADDRESS: "docker://k3d-a", IMAGE: "web:1", LOADED: "then" },
         triggers: ["i1"],
       },
     ],

@@ -1,14 +1,13 @@
 // What stacks/k3d/k3d.sh runs: one action of Pulumi's on a cluster, a node or a registry of k3d's.
 //
 //   main.ts create | start | delete | add-agent | start-agent | remove-agent | registry | delete-registry | remove-leftovers |
-//           kubeconfig | cluster-id | load
+//           kubeconfig | cluster-id
 //
 //   K3S_LAB_ROOT   the checkout
-//   LAB_STACK      the stack that everything belongs to; load needs none, nor a cluster
+//   LAB_STACK      the stack that everything belongs to
 //   LAB_ID         the lab's id. Default: the checkout's; a deletion that Pulumi recorded brings it
 //   K3D_CLUSTER    the cluster's name in k3d
-//   NODE_NAME      remove-agent, load: the node
-//   IMAGE          load: the image to put into the node's image store
+//   NODE_NAME      remove-agent: the node
 //   stdin          create, start, add-agent, start-agent, registry: what is made, as JSON (cluster.ts)
 import { mkdir } from "node:fs/promises";
 import { text } from "node:stream/consumers";
@@ -18,7 +17,6 @@ import * as actions from "./actions.ts";
 import * as agents from "./agents.ts";
 import type { AgentInput, Cluster, RegistryInput, ServersInput } from "./cluster.ts";
 import { ownerOf } from "./docker.ts";
-import { loadImage } from "./load.ts";
 import { makeRegistry, removeRegistry } from "./registry.ts";
 
 const variable = (name: string): string => {
@@ -43,16 +41,15 @@ const run: Readonly<Record<string, (cluster: Cluster) => Promise<unknown>>> = {
   "delete-registry": ({ owner }) => removeRegistry(owner),
   kubeconfig: async (cluster) => console.log(await actions.kubeconfig(cluster)),
   "cluster-id": async (cluster) => process.stdout.write(await actions.clusterId(cluster)),
-  load: () => loadImage(variable("NODE_NAME"), variable("IMAGE")),
 };
 
 try {
   const [name = ""] = process.argv.slice(2);
   const action = run[name];
   if (action === undefined) throw refusal(`k3d.sh: unknown action '${name}': ${Object.keys(run).join(", ")}`);
-  // Leftovers are known by labels only, and an image is loaded into the named node.
-  const stack = name === "load" ? "" : variable("LAB_STACK");
-  const cluster = name === "load" || name === "remove-leftovers" ? "" : variable("K3D_CLUSTER");
+  const stack = variable("LAB_STACK");
+  // Leftovers are known by labels only.
+  const cluster = name === "remove-leftovers" ? "" : variable("K3D_CLUSTER");
   const owner = { ...(await ownerOf(stack)), ...(process.env.LAB_ID ? { id: process.env.LAB_ID } : {}) };
   await action({ owner, name: cluster, checkout: variable("K3S_LAB_ROOT") });
 } catch (error) {

@@ -3,17 +3,15 @@ import type { ClusterNode } from "./outputs.ts";
 /** What it takes to reach a node. */
 export type NodeAddress = Pick<ClusterNode, "name" | "address">;
 
-/** The shell command that loads an image into a node's store, by the kind of node. */
+/** The shell command that loads an image into a node's store. */
 export function imageLoader({ name, address }: NodeAddress): string {
-  const { protocol } = new URL(address);
-  if (protocol === "ssh:") return '"$K3S_LAB_ROOT/vagrant/k3s.sh" load';
-  if (protocol === "docker:") return '"$K3S_LAB_ROOT/stacks/k3d/k3d.sh" load';
-  throw new Error(`the node ${name} is reached by ${address}, and nothing here can load an image that way`);
+  if (!/^(ssh|docker):/.test(address))
+    throw new Error(`the node ${name} is reached by ${address}, and nothing here can load an image that way`);
+  return '"$K3S_LAB_ROOT/stacks/lib/load-image.sh"';
 }
 
 /** The environment of that command. */
-export const loaderVariables = ({ name, address }: NodeAddress, image: string) => ({
-  NODE_NAME: name,
-  NODE_ADDRESS: new URL(address).hostname,
+export const loaderVariables = ({ address }: NodeAddress, image: string) => ({
+  NODE_ADDRESS: address,
   IMAGE: image,
 });

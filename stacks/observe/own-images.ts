@@ -11,12 +11,15 @@ export const ownImageRefs = {
 
 export type OwnImage = keyof typeof ownImageRefs;
 
-/** The images of a stack's pods, each with the pullable image that replaces it, if the file names one. */
+/**
+ * The images of a stack's pods, in the order in which pods need them, each with the pullable image that replaces it, if the
+ * file names one.
+ */
 const imagesOf = (config: OnCluster): readonly (readonly [OwnImage, string | undefined])[] =>
   "database" in config
     ? [
-        ["my-app", config.images.app],
         ["postgres", config.images.database],
+        ["my-app", config.images.app],
       ]
     : [["web", config.image]];
 

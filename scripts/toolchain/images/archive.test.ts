@@ -1,13 +1,13 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
+import { createReadStream, createWriteStream } from "node:fs";
 import { mkdtemp, readdir, readFile, rm, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { after, before, describe, it } from "node:test";
 import { extract, type Header } from "tar-stream";
-import { type ImageSpec, type Layer, writeArchive } from "./archive.ts";
+import { copyWithout, type ImageSpec, type Layer, writeArchive } from "./archive.ts";
 
 describe("writeArchive", () => {
   let folder = "";
@@ -52,6 +52,22 @@ describe("writeArchive", () => {
     await writeArchive(two, images());
     await writeFile(join(folder, "program"), "binary");
     assert.notDeepEqual(await readFile(one), await readFile(two));
+  });
+
+  it("is copied without the layers that a node has, and otherwise byte by byte", async () => {
+    const [whole, part] = [join(folder, "all.tar"), join(folder, "part.tar")];
+    await writeArchive(whole, images());
+    await copyWithout(whole, new Set(["sha256:none"]), createWriteStream(part));
+    assert.deepEqual(await readFile(part), await readFile(whole));
+
+    const names = [...(await untar(createReadStream(whole))).keys()];
+    const held = names.find((name) => name.startsWith("blobs/"));
+    await copyWithout(whole, new Set([`sha256:${held?.slice(13)}`]), createWriteStream(part));
+    const rest = [...(await untar(createReadStream(part))).keys()];
+    assert.deepEqual(
+      rest,
+      names.filter((name) => name !== held),
+    );
   });
 
   it("is in `docker save` format, with each layer once", async () => {

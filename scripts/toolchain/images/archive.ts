@@ -4,7 +4,7 @@ import { mkdtemp, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { type Pack, pack } from "tar-stream";
+import { extract, type Pack, pack } from "tar-stream";
 import { LabError } from "../../../stacks/lib/errors.ts";
 import { sha256Of } from "../hashes.ts";
 
@@ -78,6 +78,20 @@ export async function writeArchive(target: string, images: readonly ImageSpec[])
   } finally {
     await rm(work, { recursive: true, force: true });
   }
+}
+
+/** Copies an archive, without what a node has already. @param held digests: `sha256:…`. */
+export async function copyWithout(archive: string, held: ReadonlySet<string>, to: Writable): Promise<void> {
+  const entries = extract();
+  const reading = pipeline(createReadStream(archive, { highWaterMark: 1 << 20 }), entries);
+  await writeTar(to, async (tar) => {
+    for await (const entry of entries) {
+      const [, digest] = /^blobs\/sha256\/(.+)$/.exec(entry.header.name) ?? [];
+      if (held.has(`sha256:${digest}`)) entry.resume();
+      else await pipeline(entry, tar.entry(entry.header));
+    }
+    await reading;
+  });
 }
 
 const oci = "application/vnd.oci.image";
