@@ -16,8 +16,10 @@ export default async function myApp() {
   const { ingress, ingressNamespace, images } = config;
   const cluster = await useCluster(config);
   const { awaitAddress, child } = cluster;
-  const image = await podImage("my-app", images.app, cluster);
-  const databaseImage = await podImage("postgres", images.database, cluster);
+  const [databaseImage, image] = await Promise.all([
+    podImage("postgres", images.database, cluster),
+    podImage("my-app", images.app, cluster),
+  ]);
   const home = new AppNamespace(config.namespace, { ingress, ingressNamespace }, child);
   const inHome = { ...child, dependsOn: home };
 

@@ -19,8 +19,10 @@ async function fakeNode(t: TestContext, imports: string) {
   await writeFile(join(folder, "images"), "");
   await writeFile(join(folder, "sent"), "");
   await script("scripts/lab", 'echo "$*"');
-  // docker exec --interactive NODE sh -c COMMAND
+  // docker exec --interactive NODE sh -c COMMAND; ssh -F FILE NODE COMMAND
   await script("bin/docker", 'shift 3; exec "$@"');
+  await script("bin/ssh", 'exec sh -c "$4"');
+  await script("bin/sudo", 'exec "$@"');
   await script(
     "bin/ctr",
     `shift 4
@@ -31,12 +33,12 @@ async function fakeNode(t: TestContext, imports: string) {
       *) echo "unexpected: $*" >&2; exit 9 ;;
     esac`,
   );
-  const load = () =>
+  const load = (address = "docker://k3d-a") =>
     execa(join(root, "stacks/lib/load-image.sh"), {
       env: {
         PATH: `${join(folder, "bin")}:${process.env.PATH}`,
         K3S_LAB_ROOT: folder,
-        NODE_ADDRESS: "docker://k3d-a",
+        NODE_ADDRESS: address,
         IMAGE: "k3s-lab/web:2",
       },
     });
@@ -47,11 +49,12 @@ const here = '"$(dirname "$0")/..';
 const keep = `cat >>${here}/sent"; echo docker.io/k3s-lab/web:2 >${here}/images"`;
 const without = "image k3s-lab/web:2 --without sha256:a\nsha256:b\n";
 
-test("a node gets only the layers that it lacks, and once if two commands load at once", async (t) => {
-  const { load, sent } = await fakeNode(t, `sleep 0.1; ${keep}`);
-  await Promise.all([load(), load()]);
-  assert.equal(await sent(), without);
-});
+for (const address of ["docker://k3d-a", "ssh://server.cluster"])
+  test(`${address} gets only the layers that it lacks, and once if two commands load at once`, async (t) => {
+    const { load, sent } = await fakeNode(t, `sleep 0.1; ${keep}`);
+    await Promise.all([load(address), load(address)]);
+    assert.equal(await sent(), without);
+  });
 
 test("a node that has dropped a layer meanwhile gets the whole image", async (t) => {
   const { load, sent } = await fakeNode(
