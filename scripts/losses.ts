@@ -1,5 +1,5 @@
 import { partsOfUrn } from "../stacks/lib/state.ts";
-import { evictedBy, newEvictions } from "../stacks/model/k3s-cluster.ts";
+import { evictedBy } from "../stacks/model/k3s-cluster.ts";
 import type { Provider } from "../stacks/model/provider.ts";
 import { claimedVolume, inWords, isStatefulSet, volumesOf } from "../stacks/observe/data-volumes.ts";
 import { existsInDocker } from "../stacks/observe/k3d-host.ts";
@@ -181,12 +181,12 @@ function thingOf({ urn, inputs }: PlannedStep, context: Context): Thing | undefi
   return toThing?.(name, inputs, context);
 }
 
-/** The pods that a node's new taints drive out. */
+/** The pods that a node's new flags drive out. */
 function evictedIn(step: PlannedStep, context: Context): Thing | undefined {
   const node = thingOf(step, context);
   if (node?.goesWith === undefined) return undefined;
-  const taints = newEvictions(k3sArgsIn(step.inputs), k3sArgsIn(step.wanted));
-  return taints.length === 0 ? undefined : { ...node, what: evictedBy(node.goesWith, taints) };
+  const what = evictedBy(node.goesWith, k3sArgsIn(step.inputs), k3sArgsIn(step.wanted));
+  return what === undefined ? undefined : { ...node, what };
 }
 
 function hostsIn(steps: readonly PlannedStep[]): ReadonlyMap<string, Environment> {

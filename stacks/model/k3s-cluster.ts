@@ -134,15 +134,41 @@ export function immutableFlagProblems(
 
 const taintsOf = (args: readonly string[]): string[] =>
   new K3sFlags(args).values("--node-taint").flatMap((taints) => taints.split(","));
-/** The taints that end running pods, of a node's new flags and not of its old ones. */
-export function newEvictions(had: readonly string[], wanted: readonly string[]): string[] {
-  const old = taintsOf(had);
-  return taintsOf(wanted).filter((taint) => taint.endsWith(":NoExecute") && !old.includes(taint));
-}
+/** The kubelet's options in a node's flags. */
+const kubeletOptions = (args: readonly string[]): ReadonlyMap<string, string> =>
+  new Map(
+    new K3sFlags(args).values("--kubelet-arg").map((one) => {
+      const [, name = "", value = ""] = /^([a-z-]+?)[-+]?=(.*)$/.exec(one) ?? [];
+      return [name, value];
+    }),
+  );
 
-/** What a new taint that ends running pods costs. */
-export const evictedBy = (node: string, taints: readonly string[]): string =>
-  `the pods on ${node} that do not tolerate its new taint ${taints.join(", ")}; nothing recreates those without a controller`;
+/** Options by which a kubelet has less room: when it starts, it ends the pods that do not fit any more. */
+const limits = /^(pods-per-core|eviction-(hard|soft)|(kube|system)-reserved|reserved-(cpus|memory))$/;
+
+/** Kubernetes' default. */
+const maxPods = 110;
+
+/** The pods on a node that its new flags may end, in words: by a taint, or by less room. Undefined if there are none. */
+export function evictedBy(
+  node: string,
+  had: readonly string[],
+  wanted: readonly string[],
+): string | undefined {
+  const [oldTaints, oldOptions] = [taintsOf(had), kubeletOptions(had)];
+  const taints = taintsOf(wanted).filter((one) => one.endsWith(":NoExecute") && !oldTaints.includes(one));
+  const options = [...kubeletOptions(wanted)].filter(([name, value]) =>
+    name === "max-pods"
+      ? Number(value) < Number(oldOptions.get(name) ?? maxPods)
+      : limits.test(name) && oldOptions.get(name) !== value,
+  );
+  const reasons = [
+    ...(taints.length > 0 ? [`do not tolerate its new taint ${taints.join(", ")}`] : []),
+    ...(options.length > 0 ? [`do not fit with ${options.map((one) => one.join("=")).join(", ")}`] : []),
+  ];
+  if (reasons.length === 0) return undefined;
+  return `the pods on ${node} that ${reasons.join(" or ")}; nothing recreates those without a controller`;
+}
 
 const isStrict = (taint: string): boolean => /:No(Schedule|Execute)$/.test(taint);
 

@@ -1,11 +1,11 @@
 import { LabError } from "../lib/errors.ts";
 import { type ClusterConfig, k3sArgsOf } from "../model/config.ts";
-import { evictedBy, newEvictions } from "../model/k3s-cluster.ts";
+import { evictedBy } from "../model/k3s-cluster.ts";
 import type { ObservedNode } from "./nodes.ts";
 import { preconditionsVariable } from "./preconditions.ts";
 import type { Recorded } from "./recorded.ts";
 
-/** The pods that new taints in the stack file would end, in words. */
+/** The pods that new flags in the stack file may end, in words. */
 export const evictions = (
   { machines, k3s }: Pick<ClusterConfig, "machines" | "k3s">,
   {
@@ -19,13 +19,12 @@ export const evictions = (
   (recorded.nodes ?? []).flatMap(({ name, args }) => {
     const machine = machines.find((one) => one.name === name);
     const isThere = observedNodes.some((one) => one.name === name && one.isMachineThere);
-    const taints = machine && isThere ? newEvictions(args, k3sArgsOf(k3s, machine)) : [];
-    return taints.length > 0 ? [evictedBy(name, taints)] : [];
+    return (machine && isThere && evictedBy(name, args, k3sArgsOf(k3s, machine))) || [];
   });
 
 /**
  * Ends a program before its first resource if it would evict pods and nobody was asked: `lab up` asks before it starts the
- * program, and plain Pulumi's own question shows a new taint only as one of a node's flags. A preview says so and goes on.
+ * program, and plain Pulumi's own question shows a new taint or limit only as one of a node's flags. A preview says so and goes on.
  * @param isAsked Default: whether `lab up` started this program.
  * @throws LabError (exit code 3) that says how to confirm.
  */

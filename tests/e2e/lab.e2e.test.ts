@@ -146,7 +146,7 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
       (JSON.parse((await checkout.lab("env", "--json")).stdout) as Record<string, string>).LAB_MACHINE_IMAGE;
     const before = { ids: await inspect("{{.Id}}"), image: await image() };
     await checkout.edit("Pulumi.cluster.yaml", "cpus: 2, memory: 1024", "cpus: 2, memory: 1536");
-    await checkout.edit("Pulumi.cluster.yaml", "agentArgs: []", "agentArgs: [--kubelet-arg=max-pods=77]");
+    await checkout.edit("Pulumi.cluster.yaml", "agentArgs: []", "agentArgs: [--kubelet-arg=max-pods=177]");
     const preview = await succeeded(await checkout.pulumi("preview", "cluster"));
     assert.match(preview.all, /~ 2 to update/);
     assert.doesNotMatch(preview.all, /to (create|delete|replace)/);
@@ -158,7 +158,7 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     const [, memory] = (await inspect("{{.HostConfig.Memory}}")).split("\n");
     assert.equal(memory, String(1536 * 1024 * 1024));
     const pods = ["get", "node", "agent", "--output=jsonpath={.status.capacity.pods}"];
-    assert.equal(await checkout.output("kubectl", ...pods), "77");
+    assert.equal(await checkout.output("kubectl", ...pods), "177");
     await checkout.edit("vagrant/image/fill.sh", "# another image\n", "");
     await checkout.output("docker", "image", "rm", other ?? "");
   });

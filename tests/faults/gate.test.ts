@@ -147,7 +147,8 @@ fault("Rule 5: a taint that evicts a node's pods", async () => {
   const steps = [
     update("agent", `--v=1 ${old}`, fresh),
     update("same", old, `--v=2 ${old}`),
-    update("kept", "", "--node-taint=a=1:NoSchedule"),
+    update("kept", "--kubelet-arg=max-pods=77", "--node-taint=a=1:NoSchedule --kubelet-arg=max-pods=78"),
+    update("full", "", "--kubelet-arg=eviction-hard=memory.available<100Gi --kubelet-arg=max-pods=11"),
   ];
   const losses = (lives: boolean) =>
     lossesOf("cluster", steps, {
@@ -161,8 +162,13 @@ fault("Rule 5: a taint that evicts a node's pods", async () => {
       what: "the pods on agent that do not tolerate its new taint b=2:NoExecute; nothing recreates those without a controller",
       how: "evicted",
     },
+    {
+      stack: "cluster",
+      what: "the pods on full that do not fit with eviction-hard=memory.available<100Gi, max-pods=11; nothing recreates those without a controller",
+      how: "evicted",
+    },
   ]);
-  return { happened: "a new NoExecute is asked about, no other change of taints", lost: "nothing" };
+  return { happened: "a new NoExecute and less room are asked about, no other change", lost: "nothing" };
 });
 
 fault("Rule 5: a namespace with a StatefulSet's data", async () => {

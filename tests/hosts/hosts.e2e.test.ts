@@ -155,12 +155,12 @@ describe("existing machines", { concurrency: false }, () => {
   test("a preview shows no change; flags change in place", async () => {
     const preview = (...options: string[]) => checkout.pulumi("preview", stack, ...options);
     await succeeded(await preview("--expect-no-changes"));
-    await writeStackFile(await wanted(), "[--kubelet-arg=max-pods=77]");
+    await writeStackFile(await wanted(), "[--kubelet-arg=max-pods=177]");
     const { all } = await succeeded(await preview());
     assert.match(all, new RegExp(`~ ${agents.length} to update`));
     assert.doesNotMatch(all, /to (create|delete|replace)/);
     await succeeded(await checkout.lab("up", ...stacks));
-    assert.equal(await kubectl("get", "node", "a2", "--output=jsonpath={.status.capacity.pods}"), "77");
+    assert.equal(await kubectl("get", "node", "a2", "--output=jsonpath={.status.capacity.pods}"), "177");
   });
 
   test("another provider is previewed as a replacement of every machine", async () => {
@@ -184,7 +184,7 @@ describe("existing machines", { concurrency: false }, () => {
       await checkout.run("env", ...asked, "pulumi", "preview", "--stack", stack, "--non-interactive"),
     );
     for (const name of names) assert.match(all, new RegExp(`command:local:Command ${name} replace`));
-    await writeStackFile(await wanted(), "[--kubelet-arg=max-pods=77]");
+    await writeStackFile(await wanted(), "[--kubelet-arg=max-pods=177]");
   });
 
   test("losing the first server: the API and the apps continue, `lab verify` names it, and it comes back", async () => {

@@ -81,13 +81,13 @@ describe("hosts that are reached differently", { concurrency: false }, () => {
 
   fault("Medium: a dead host does not block unchanged hosts", async () => {
     await fleet.stop("a1");
-    await write("a1", undefined, "[--write-kubeconfig-mode=644, --kubelet-arg=max-pods=77]");
+    await write("a1", undefined, "[--write-kubeconfig-mode=644, --kubelet-arg=max-pods=177]");
     const changed = await checkout.lab("up", stack);
     // The verification says that a node is missing.
     assert.equal(changed.exitCode, 1, changed.all);
     const unit = await fleet.on("s1", "cat", "/etc/systemd/system/k3s.service");
     await fleet.start("a1");
-    assert.match(unit, /max-pods=77/, changed.all);
+    assert.match(unit, /max-pods=177/, changed.all);
     await up();
     await succeeded(await preview("--expect-no-changes"));
     return { happened: "the server changed, the agent stayed as it was", lost: await lost() };
