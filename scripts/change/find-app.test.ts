@@ -3,7 +3,6 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { LabError } from "../../stacks/lib/errors.ts";
 import { findApp } from "./find-app.ts";
 
 const config = (apps: string, more = "") =>
@@ -60,10 +59,5 @@ test("refuses an unknown or ambiguous name in one sentence", async () => {
     [["app1", "nothing"], /^There is no program for the stack "nothing"/],
   ] as const;
   for (const [args, message] of cases)
-    await assert.rejects(find(...(args as [string])), (error: Error) => {
-      assert.ok(error instanceof LabError);
-      assert.equal(error.exitCode, 2);
-      assert.match(error.message, message);
-      return true;
-    });
+    await assert.rejects(find(...(args as [string])), { exitCode: 2, message });
 });

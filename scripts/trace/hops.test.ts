@@ -3,7 +3,6 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { LabError } from "../../stacks/lib/errors.ts";
 import { connect } from "../../stacks/lib/kubernetes.ts";
 import { readOnCluster } from "../../stacks/model/config.ts";
 import { type FakeLab, healthyLab, serveApi, stackFiles } from "../verify/fake-lab.ts";
@@ -175,10 +174,5 @@ test("finds the app in the running stacks, and refuses an unknown or ambiguous n
     [["/x", "apps"], /"\/x" is not accepted/],
   ] as const;
   for (const [args, message] of cases)
-    await assert.rejects(find(...(args as unknown as [string, string])), (error: Error) => {
-      assert.ok(error instanceof LabError);
-      assert.equal(error.exitCode, 2);
-      assert.match(error.message, message);
-      return true;
-    });
+    await assert.rejects(find(...(args as unknown as [string, string])), { exitCode: 2, message });
 });

@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { LabError } from "../lib/errors.ts";
 import {
   lostCluster,
   lostData,
@@ -53,10 +52,7 @@ test("immutable flags are refused while a server has data", () => {
       /--secrets-encryption cannot change .*each server would create its own key/,
     ],
   ] as const)
-    assert.throws(
-      () => to(wanted, before),
-      (error) => error instanceof LabError && error.exitCode === 2 && message.test(error.message),
-    );
+    assert.throws(() => to(wanted, before), { exitCode: 2, message });
 });
 
 test("a silent machine's state is unknown, not empty", () => {
@@ -180,9 +176,6 @@ test("refuses a release that running nodes cannot go to", () => {
     ["v1.24.17+k3s1", /cannot be downgraded/],
     ["v1.27.0+k3s1", /expected a release of v1\.26 first/],
   ] as const)
-    assert.throws(
-      () => to(wanted),
-      (error) => error instanceof LabError && error.exitCode === 2 && message.test(error.message),
-    );
+    assert.throws(() => to(wanted), { exitCode: 2, message });
   refuseVersionJump("f", "v1.20.0+k3s1", [node("s1", fresh)]);
 });
