@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach } from "node:test";
 import { execa } from "execa";
+import { stateFile } from "../../stacks/lib/paths.ts";
 import { labCertificate } from "../../stacks/observe/lab-ca.ts";
-import { copyPrograms } from "./checkout.ts";
+import { copyPrograms, urnOf, writeState } from "./checkout.ts";
 import { fault } from "./table.ts";
 
 // What is left of a stack file after `lab scale`, `lab rollout` and `lab rollback` that were refused or failed.
@@ -22,12 +23,8 @@ config:
 before(async () => {
   directory = await mkdtemp(join(tmpdir(), "lab-change-"));
   await copyPrograms(directory);
-  const states = here(".lab", "state", ".pulumi", "stacks", "k3s-lab");
-  await mkdir(states, { recursive: true });
-  const resources = [
-    { urn: "urn:pulumi:apps::k3s-lab::pulumi:pulumi:Stack::k3s-lab-apps", type: "pulumi:pulumi:Stack" },
-  ];
-  await writeFile(join(states, "apps.json"), JSON.stringify({ checkpoint: { latest: { resources } } }));
+  const type = "pulumi:pulumi:Stack";
+  await writeState(directory, "apps", [{ urn: urnOf("apps", type, "k3s-lab-apps"), type }]);
   await writeFile(here(".lab", "passphrase"), "passphrase");
 });
 beforeEach(() => writeFile(here("Pulumi.apps.yaml"), text));
@@ -111,15 +108,12 @@ fault("`lab up` of apps with invalid hosts, paths or certificates", async () => 
     const namespaced = "k3s-lab:namespace: dev\n  k3s-lab:namespaces: [{name: dev}]\n  k3s-lab:apps: ";
     const wrong = text.replace("k3s-lab:apps: ", namespaced).replace("{name: app1, host: a.com}", apps);
     await writeFile(here("Pulumi.apps.yaml"), wrong);
-    const state = await readFile(here(".lab", "state", ".pulumi", "stacks", "k3s-lab", "apps.json"), "utf8");
+    const state = await readFile(stateFile("apps", directory), "utf8");
     const { exitCode, all, file } = await lab("up", "apps");
     assert.equal(exitCode, 2, `${apps}: ${all}`);
     assert.match(all, message);
     assert.equal(file, wrong);
-    assert.equal(
-      await readFile(here(".lab", "state", ".pulumi", "stacks", "k3s-lab", "apps.json"), "utf8"),
-      state,
-    );
+    assert.equal(await readFile(stateFile("apps", directory), "utf8"), state);
   }
   return { happened: "exit 2 with one sentence", lost: "nothing" };
 });

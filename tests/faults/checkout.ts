@@ -4,7 +4,7 @@ import { dirname, join } from "node:path";
 import type { TestOptions } from "node:test";
 import { execa } from "execa";
 import { tools, versionOf, wayOrder } from "../../scripts/toolchain/tools.ts";
-import { root } from "../../stacks/lib/paths.ts";
+import { root, stateFile } from "../../stacks/lib/paths.ts";
 
 /** A copy of this checkout's programs with a `.lab` of its own, and Pulumi's real CLI in it. */
 export interface PulumiCheckout {
@@ -30,6 +30,21 @@ export const withPulumi: TestOptions = {
 
 export const urnOf = (stack: string, type: string, name: string): string =>
   `urn:pulumi:${stack}::k3s-lab::${type}::${name}`;
+
+/** Gives a stack of a checkout a state: these resources, or a file with this text. */
+export async function writeState(
+  directory: string,
+  stack: string,
+  content: readonly object[] | string,
+): Promise<void> {
+  const text =
+    typeof content === "string"
+      ? content
+      : JSON.stringify({ checkpoint: { latest: { resources: content } } });
+  const file = stateFile(stack, directory);
+  await mkdir(dirname(file), { recursive: true });
+  await writeFile(file, text);
+}
 
 /**
  * Copies this checkout's programs and stack files. What the copy starts and ends on this computer, such as a Docker daemon

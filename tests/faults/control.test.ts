@@ -13,12 +13,12 @@ import { lossesOf } from "../../scripts/losses.ts";
 import type { PlannedStep } from "../../scripts/pulumi.ts";
 import { LabError } from "../../stacks/lib/errors.ts";
 import { readHostSettings, writeHostSettings } from "../../stacks/lib/host-settings.ts";
-import { root } from "../../stacks/lib/paths.ts";
+import { root, stateFile } from "../../stacks/lib/paths.ts";
 import { locksOf, stateOf } from "../../stacks/lib/state.ts";
 import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
 import { chooseProvider } from "../../stacks/model/provider.ts";
 import { suite } from "../steps.ts";
-import { copyPrograms, withPulumi } from "./checkout.ts";
+import { copyPrograms, withPulumi, writeState } from "./checkout.ts";
 import { fault, refused } from "./table.ts";
 
 // Faults of a run itself, without a lab: its files, its locks, its programs, the shell it is called from.
@@ -64,6 +64,13 @@ const lab = (directory: string, args: readonly string[], env: Record<string, str
     timeout: 120_000,
     env,
   });
+
+/** A command that Pulumi's state holds, with its environment. */
+const command = (urn: string, environment: object) => ({
+  urn,
+  type: "command:local:Command",
+  inputs: { environment },
+});
 
 const noStackTrace = /^\s+at .*:\d+:\d+\)?$/m;
 
@@ -117,22 +124,11 @@ fault("H20: killed while writing host.json", async () => {
 
 fault("H22: the notes are lost while the lab is up: provider and K3s stay the same", async () => {
   const directory = await checkout("recorded");
-  const stacks = join(directory, ".lab/state/.pulumi/stacks/k3s-lab");
-  await mkdir(stacks, { recursive: true });
+  await writeState(directory, "cluster", [
+    command("a", { LAB_PROVIDER: "libvirt", LAB_MACHINE: "{}" }),
+    command("b", { K3S_VERSION: "v1.25.4+k3s1", X: { secret: 1 } }),
+  ]);
   await writeFile(join(directory, ".lab/passphrase"), "a phrase");
-  const resources = [
-    {
-      urn: "a",
-      type: "command:local:Command",
-      inputs: { environment: { LAB_PROVIDER: "libvirt", LAB_MACHINE: "{}" } },
-    },
-    {
-      urn: "b",
-      type: "command:local:Command",
-      inputs: { environment: { K3S_VERSION: "v1.25.4+k3s1", X: { secret: 1 } } },
-    },
-  ];
-  await writeFile(join(stacks, "cluster.json"), JSON.stringify({ checkpoint: { latest: { resources } } }));
   const variables = async () =>
     JSON.parse((await lab(directory, ["env", "--json"])).stdout) as Record<string, string>;
   // A note that says otherwise does not win over what runs.
@@ -141,26 +137,22 @@ fault("H22: the notes are lost while the lab is up: provider and K3s stay the sa
     const { LAB_AUTO_PROVIDER: provider, LAB_K3S_VERSION: version } = await variables();
     assert.deepEqual([provider, version], ["libvirt", "v1.25.4+k3s1"]);
   }
-  await writeFile(join(stacks, "cluster.json"), '{"version": 3, "checkpoint": {}}');
+  await writeState(directory, "cluster", '{"version": 3, "checkpoint": {}}');
   assert.equal((await variables()).LAB_AUTO_PROVIDER, undefined, "nothing is up, so nothing is chosen");
   return { happened: "read from the state of what runs", lost: "nothing" };
 });
 
 fault("H22: each stack has its own provider and K3s", async () => {
   const directory = await checkout("two-stacks");
-  const stacks = join(directory, ".lab/state/.pulumi/stacks/k3s-lab");
-  await mkdir(stacks, { recursive: true });
-  await writeFile(join(directory, ".lab/passphrase"), "a phrase");
   const made = { cluster: ["libvirt", "v1.25.4+k3s1"], "cluster-two": ["docker", "v1.34.1+k3s1"] } as const;
   for (const [stack, [provider, version]] of Object.entries(made)) {
-    const environment = { LAB_PROVIDER: provider, K3S_VERSION: version };
-    const resources = [{ urn: "a", type: "command:local:Command", inputs: { environment } }];
-    await writeFile(join(stacks, `${stack}.json`), JSON.stringify({ checkpoint: { latest: { resources } } }));
+    await writeState(directory, stack, [command("a", { LAB_PROVIDER: provider, K3S_VERSION: version })]);
     await writeFile(
       join(directory, `Pulumi.${stack}.yaml`),
       "config: {k3s-lab:machines: [{name: s, role: server, ip: 192.168.42.10}]}\n",
     );
   }
+  await writeFile(join(directory, ".lab/passphrase"), "a phrase");
   const of = async (...stack: string[]) => {
     const { stdout } = await lab(directory, ["env", "--json", ...stack]);
     const { LAB_AUTO_PROVIDER: provider, LAB_K3S_VERSION: version } = JSON.parse(stdout) as Record<
@@ -242,10 +234,8 @@ fault("H20: PULUMI_DIY_BACKEND_GZIP in the shell that runs plain pulumi", async 
 
 fault("H20: another stack's state is unreadable", async () => {
   const directory = await checkout("others-state");
-  const stacks = join(directory, ".lab/state/.pulumi/stacks/k3s-lab");
-  await mkdir(stacks, { recursive: true });
+  await writeState(directory, "cluster-two", '{"checkpoint": ');
   await writeFile(join(directory, ".lab/passphrase"), "a phrase");
-  await writeFile(join(stacks, "cluster-two.json"), '{"checkpoint": ');
   for (const args of [["env"], ["up", "cluster"]]) {
     const { exitCode, all } = await lab(directory, args);
     assert.equal(exitCode, 1, all);
@@ -267,15 +257,13 @@ fault("H20: Pulumi's locks are unreadable", async () => {
 
 fault("H20: an empty passphrase with an existing state", async () => {
   const directory = await checkout("passphrase");
-  const stacks = join(directory, ".lab", "state", ".pulumi", "stacks", "k3s-lab");
-  await mkdir(stacks, { recursive: true });
-  await writeFile(join(stacks, "cluster.json"), "{}");
+  await writeState(directory, "cluster", "{}");
   await writeFile(join(directory, ".lab", "passphrase"), "");
   const { exitCode, all } = await lab(directory, ["env"]);
   assert.equal(exitCode, 1, all);
   assert.match(all, /passphrase is empty.*Restore it from a copy/);
   assert.doesNotMatch(all, noStackTrace);
-  await rm(join(stacks, "cluster.json"));
+  await rm(stateFile("cluster", directory));
   assert.equal((await lab(directory, ["env"])).exitCode, 0);
   return { happened: "exit 1 while a state needs it, made again where none does", lost: "nothing" };
 });

@@ -10,6 +10,7 @@ import { labDir, root, stateFile } from "../../stacks/lib/paths.ts";
 import type { MachineObservation } from "../../stacks/observe/machine-list.ts";
 import { listMachines } from "../../stacks/observe/machine-list.ts";
 import { observeMachines, recordedMachineState } from "../../stacks/observe/machines.ts";
+import { writeState } from "./checkout.ts";
 import { fault, refused } from "./table.ts";
 
 // Machines as their providers tell of them: docker, virsh, VBoxManage, ssh and vagrant are played by scripts that answer in
@@ -489,7 +490,6 @@ for (const [provider, file] of [
 test("a machine of the previous provider that accepts our login is replaced and is no conflict", async () => {
   await program("docker", "");
   await program("ssh", "exit 0");
-  const file = stateFile(stack);
   const environment = { LAB_STACK: stack, LAB_MACHINE: '{"name":"agent"}', LAB_GENERATION: "m1" };
   const made = (LAB_PROVIDER: string) => ({
     urn: `urn:pulumi:${stack}::k3s-lab::k3s-lab:cluster:LabMachine$command:local:Command::agent`,
@@ -497,17 +497,16 @@ test("a machine of the previous provider that accepts our login is replaced and 
     inputs: { environment: { ...environment, LAB_PROVIDER } },
   });
   const lookWith = async (provider: string) => {
-    await writeFile(file, JSON.stringify({ checkpoint: { latest: { resources: [made(provider)] } } }));
+    await writeState(root, stack, [made(provider)]);
     return await look("docker");
   };
-  await mkdir(join(file, ".."), { recursive: true });
   try {
     await withNoted(async () => {
       for (const provider of ["hosts", "libvirt"]) assert.equal((await lookWith(provider)).state, "absent");
       await assert.rejects(lookWith("docker"), /answers over ssh/);
     });
   } finally {
-    await rm(file);
+    await rm(stateFile(stack));
   }
 });
 
@@ -580,12 +579,9 @@ refused(
 );
 
 fault("Medium: a silent host does not block the others", async () => {
-  const file = stateFile(stack);
-  await mkdir(join(file, ".."), { recursive: true });
   const environment = { LAB_MACHINE: "{}", LAB_GENERATION: "m1" };
   const urn = `urn:pulumi:${stack}::k3s-lab::k3s-lab:cluster:LabMachine$command:local:Command::pi`;
-  const resources = [{ urn, type: "command:local:Command", inputs: { environment } }];
-  await writeFile(file, JSON.stringify({ checkpoint: { latest: { resources } } }));
+  await writeState(root, stack, [{ urn, type: "command:local:Command", inputs: { environment } }]);
   try {
     await ssh(
       `case "$*" in *" pi.${stack} "*) echo 'ssh: connect to host 10.0.0.5 port 22: Connection timed out' >&2; exit 255 ;; esac`,
@@ -597,7 +593,7 @@ fault("Medium: a silent host does not block the others", async () => {
     assert.match(seen.get("pi")?.reason ?? "", /it cannot be reached: .*Connection timed out/);
     assert.deepEqual(seen.get("pi2"), { state: "running", generation: "m2" });
   } finally {
-    await rm(file);
+    await rm(stateFile(stack));
   }
   return { happened: "left as recorded, with a warning", lost: "nothing" };
 });

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, before, beforeEach } from "node:test";
 import { execa } from "execa";
 import { stringify } from "yaml";
-import { copyPrograms } from "./checkout.ts";
+import { copyPrograms, writeState } from "./checkout.ts";
 import { fault } from "./table.ts";
 
 // When `lab up` may say "no change" without starting Pulumi.
@@ -16,7 +16,6 @@ const here = (...path: string[]) => join(directory, ...path);
 before(async () => {
   directory = await mkdtemp(join(tmpdir(), "lab-up-to-date-"));
   await copyPrograms(directory);
-  await mkdir(here(".lab", "state", ".pulumi", "stacks", "k3s-lab"), { recursive: true });
   await mkdir(here("programs"));
 });
 after(() => rm(directory, { recursive: true, force: true }));
@@ -25,12 +24,6 @@ const play = async (name: string, text: string): Promise<void> => {
   await writeFile(here("programs", name), `#!/bin/sh\n${text}\n`);
   await chmod(here("programs", name), 0o755);
 };
-
-const record = (stack: string, resources: readonly object[]) =>
-  writeFile(
-    here(".lab", "state", ".pulumi", "stacks", "k3s-lab", `${stack}.json`),
-    JSON.stringify({ checkpoint: { latest: { resources } } }),
-  );
 
 /**
  * Notes that a stack is up, and looks again.
@@ -81,7 +74,9 @@ async function cluster(): Promise<void> {
     stringify({ users: [{ user: { "client-certificate-data": certificate } }] }),
     { mode: 0o600 },
   );
-  await record("cluster", [{ urn: "urn:pulumi:cluster::k3s-lab::pulumi:pulumi:Stack::s", type: "x" }]);
+  await writeState(directory, "cluster", [
+    { urn: "urn:pulumi:cluster::k3s-lab::pulumi:pulumi:Stack::s", type: "x" },
+  ]);
   const row = ["c1", "k3s-lab-cluster-server", "running", "bridge,lab", "lab-1", "cluster", "server"];
   await play("docker", `printf '%s\\n' '${[...row, "192.168.42.110", "g1", directory].join("\t")}'`);
   await play("ssh", "cat >/dev/null; printf '%s\\n' 'state healthy' 'data yes' 'ca 1'");
@@ -168,7 +163,9 @@ for (const [what, outputs] of [
       stringify({ config: { "k3s-lab:cluster": { stack: "cluster" }, "k3s-lab:apps": [{ name: "app1" }] } }),
     );
     const type = "pulumi:pulumi:Stack";
-    await record("cluster", [{ urn: `urn:pulumi:cluster::k3s-lab::${type}::s`, type, outputs }]);
+    await writeState(directory, "cluster", [
+      { urn: `urn:pulumi:cluster::k3s-lab::${type}::s`, type, outputs },
+    ]);
     assert.equal(await isUpToDate("apps"), false);
     return { happened: "Pulumi runs, and says what is wrong", lost: "nothing" };
   });
@@ -180,7 +177,9 @@ fault("Up to date: a node has lost the apps' image when Pulumi ends", async () =
   );
   const type = "pulumi:pulumi:Stack";
   const nodes = [{ name: "server", role: "server", address: "docker://server", installation: "1" }];
-  await record("cluster", [{ urn: `urn:pulumi:cluster::k3s-lab::${type}::s`, type, outputs: { nodes } }]);
+  await writeState(directory, "cluster", [
+    { urn: `urn:pulumi:cluster::k3s-lab::${type}::s`, type, outputs: { nodes } },
+  ]);
   const { stdout: image } = await execa(process.execPath, [
     ...["--disable-warning=ExperimentalWarning", "--input-type=module", "--eval"],
     `console.log(await (await import("${here("stacks/model/app-image.ts")}")).appImageRef())`,
@@ -188,7 +187,7 @@ fault("Up to date: a node has lost the apps' image when Pulumi ends", async () =
   const load = "command:local:Command";
   const environment = { IMAGE: image, LOADED: "2026-01-01T00:00:00Z" };
   const urn = `urn:pulumi:apps::k3s-lab::${load}::web-server`;
-  await record("apps", [{ urn, type: load, inputs: { environment } }]);
+  await writeState(directory, "apps", [{ urn, type: load, inputs: { environment } }]);
   await play("docker", `echo docker.io/${image}`);
   assert.equal(await isUpToDate("apps"), true);
   await play("docker", "exit 0");
