@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { deployed, kind, metadataOf } from "../scripts/verify/deployed.ts";
+import { deployed, kind, metadataOf } from "../scripts/verify/fake-deploy.ts";
 import { clusterUid } from "../scripts/verify/fake-lab.ts";
 import { labCertificate } from "./observe/lab-ca.ts";
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { deployed, kind, metadataOf } from "../scripts/verify/deployed.ts";
+import { deployed, kind, metadataOf } from "../scripts/verify/fake-deploy.ts";
 
 const { objectsOf, pathOf } = await import("./observe/ownership.ts");
 const { parseConfig } = await import("./model/config.ts");

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { header } from "./fake-backup.ts";
 import { majorOf, readHeader } from "./header.ts";
-import { header } from "./testing.ts";
 
 test("reads the headers of PostgreSQL 15 and 16 backups", () => {
   const expected = {

@@ -10,9 +10,9 @@ import {
   type Ended,
   type Streams,
 } from "../../stacks/observe/database-pod.ts";
+import { header, refusal } from "./fake-backup.ts";
 import { readBackup } from "./file.ts";
 import { backUp, restore } from "./index.ts";
-import { header, refusal } from "./testing.ts";
 
 const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
 const content = Buffer.concat([header(), Buffer.from("the data")]);

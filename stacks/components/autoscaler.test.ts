@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type * as pulumi from "@pulumi/pulumi";
-import { manifests, mockEngine } from "./mocks.ts";
+import { manifests, mockEngine } from "./fake-engine.ts";
 
 await mockEngine();
 const { WebApp } = await import("./web-app.ts");

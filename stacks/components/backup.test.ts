@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { mockEngine, resourcesOf } from "./mocks.ts";
+import { mockEngine, resourcesOf } from "./fake-engine.ts";
 
 await mockEngine();
 const { Backup } = await import("./backup.ts");

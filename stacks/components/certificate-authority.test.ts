@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import * as pulumi from "@pulumi/pulumi";
 import { labAuthority } from "../observe/lab-ca.ts";
-import { mockEngine, resourcesOf } from "./mocks.ts";
+import { mockEngine, resourcesOf } from "./fake-engine.ts";
 
 await mockEngine();
 const { CertificateAuthority } = await import("./certificate-authority.ts");

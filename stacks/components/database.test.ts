@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Made, mockEngine, resourcesOf } from "./mocks.ts";
+import { type Made, mockEngine, resourcesOf } from "./fake-engine.ts";
 
 await mockEngine();
 const { Database } = await import("./database.ts");

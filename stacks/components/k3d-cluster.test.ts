@@ -4,7 +4,7 @@ import type { AgentInput, RegistryInput, ServersInput } from "../k3d/cluster.ts"
 import { root } from "../lib/paths.ts";
 import { type K3dFile, readK3dFile } from "../model/k3d-file.ts";
 import type { NodeObservation } from "../observe/k3d-host.ts";
-import { mockEngine, resourcesOf } from "./mocks.ts";
+import { mockEngine, resourcesOf } from "./fake-engine.ts";
 
 await mockEngine();
 const { K3dCluster } = await import("./k3d-cluster.ts");

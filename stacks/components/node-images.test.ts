@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { ImageNode } from "../observe/images.ts";
-import { mockEngine, resourcesOf } from "./mocks.ts";
+import { mockEngine, resourcesOf } from "./fake-engine.ts";
 
 await mockEngine();
 const { NodeImages } = await import("./node-images.ts");

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { mockEngine } from "./mocks.ts";
+import { mockEngine } from "./fake-engine.ts";
 
 await mockEngine();
 const { progressDeadline } = await import("./on-cluster.ts");

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { manifests, mockEngine } from "./mocks.ts";
+import { manifests, mockEngine } from "./fake-engine.ts";
 
 await mockEngine();
 const { Traefik } = await import("./traefik.ts");

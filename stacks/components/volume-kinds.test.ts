@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { promisify } from "node:util";
-import { mockEngine, resourcesOf } from "./mocks.ts";
+import { mockEngine, resourcesOf } from "./fake-engine.ts";
 import type { VolumeKinds as Kinds } from "./volume-kinds.ts";
 
 await mockEngine();

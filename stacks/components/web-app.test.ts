@@ -4,7 +4,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { graceSeconds as neededSeconds } from "../../apps/shared/server.ts";
 import { podResources } from "../model/quota.ts";
-import { type Made, manifests, mockEngine, resourcesOf } from "./mocks.ts";
+import { type Made, manifests, mockEngine, resourcesOf } from "./fake-engine.ts";
 import type { WebAppArgs } from "./web-app.ts";
 
 await mockEngine();

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { refusal } from "../../scripts/backup/testing.ts";
+import { refusal } from "../../scripts/backup/fake-backup.ts";
 import { parseConfig } from "../model/config.ts";
 import { isReplica, refuseReplicaForWrites } from "./primary.ts";
 

@@ -4,9 +4,9 @@ import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, beforeEach, describe, it } from "node:test";
+import { refusal } from "../../scripts/backup/fake-backup.ts";
 import { readBackup } from "../../scripts/backup/file.ts";
 import { backUp, restore } from "../../scripts/backup/index.ts";
-import { refusal } from "../../scripts/backup/testing.ts";
 import type { DatabasePod } from "../../stacks/observe/database-pod.ts";
 import { type PostgresPod, PostgresPods } from "./postgres-pods.ts";
 

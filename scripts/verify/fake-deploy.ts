@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import { stringify } from "yaml";
-import { type Made, mockEngine, resourcesOf } from "../../stacks/components/mocks.ts";
+import { type Made, mockEngine, resourcesOf } from "../../stacks/components/fake-engine.ts";
 import { healthyLab, serveApi } from "./fake-lab.ts";
 
 // For tests of the programs that create apps on a cluster.
