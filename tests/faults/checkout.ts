@@ -4,7 +4,9 @@ import { dirname, join } from "node:path";
 import type { TestOptions } from "node:test";
 import { execa } from "execa";
 import { tools, versionOf, wayOrder } from "../../scripts/toolchain/tools.ts";
+import { writeWhole } from "../../stacks/lib/files.ts";
 import { root, stateFile } from "../../stacks/lib/paths.ts";
+import { linkPrograms } from "../programs.ts";
 
 /** A copy of this checkout's programs with a `.lab` of its own, and Pulumi's real CLI in it. */
 export interface PulumiCheckout {
@@ -51,8 +53,7 @@ export async function writeState(
  * of the lab's own, is in a folder of its own: a test must not reach a daemon that is really there.
  */
 export async function copyPrograms(directory: string): Promise<void> {
-  for (const file of ["apps", "scripts", "stacks", "vagrant"])
-    await cp(join(root, file), join(directory, file), { recursive: true });
+  await linkPrograms(directory, ["apps", "scripts", "stacks", "vagrant"]);
   for (const file of await readdir(root))
     if (/^(Pulumi.*\.yaml|package.*\.json)$/.test(file)) await cp(join(root, file), join(directory, file));
   await symlink(join(root, "node_modules"), join(directory, "node_modules"));
@@ -61,7 +62,7 @@ export async function copyPrograms(directory: string): Promise<void> {
   const own = `const runDir = ${JSON.stringify(join(directory, "run"))}`;
   const changed = text.replace('const runDir = "/run/k3s-lab"', own);
   if (changed === text) throw new Error(`${file} does not say where the daemons' files are`);
-  await writeFile(file, changed);
+  await writeWhole(file, changed);
 }
 
 /** Copies the checkout; what only lies there, such as K3s and Pulumi's plugins, is empty. */

@@ -12,6 +12,7 @@ import { dropInheritedVariables } from "../../scripts/inherited-variables.ts";
 import { lossesOf } from "../../scripts/losses.ts";
 import type { PlannedStep } from "../../scripts/pulumi.ts";
 import { LabError } from "../../stacks/lib/errors.ts";
+import { writeWhole } from "../../stacks/lib/files.ts";
 import { readHostSettings, writeHostSettings } from "../../stacks/lib/host-settings.ts";
 import { root, stateFile } from "../../stacks/lib/paths.ts";
 import { locksOf, stateOf } from "../../stacks/lib/state.ts";
@@ -736,7 +737,7 @@ fault("H27: `npm start`: SIGTERM and SIGKILL of npm", async () => {
     if (!name.startsWith("."))
       await symlink(join(root, "node_modules", name), join(directory, "node_modules", name));
   await cp(join(root, "package-lock.json"), join(directory, "node_modules/.k3s-lab-lock.json"));
-  await writeFile(
+  await writeWhole(
     join(directory, "scripts/main.ts"),
     `import { execa } from "execa";
     import { describeError } from "../stacks/lib/errors.ts";

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { after } from "node:test";
 import { execa } from "execa";
 import { cacheDir, root } from "../../stacks/lib/paths.ts";
+import { linkPrograms } from "../programs.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "vagrantfile-"));
 after(() => rm(folder, { recursive: true }));
@@ -21,8 +22,8 @@ export async function checkout(stackFile?: string) {
   await mkdir(file(".lab/ssh"), { recursive: true });
   await mkdir(file("bin"));
   await writeFile(file(".lab/id"), "lab-1");
-  for (const part of ["vagrant", "scripts", "stacks", "package.json", "package-lock.json"])
-    await cp(join(root, part), file(part), { recursive: true });
+  await linkPrograms(path, ["vagrant", "scripts", "stacks"]);
+  for (const part of ["package.json", "package-lock.json"]) await cp(join(root, part), file(part));
   await symlink(join(root, "node_modules"), file("node_modules"));
   for (const key of ["id_ed25519", "id_ed25519.pub"])
     await writeFile(file(`.lab/ssh/${key}`), key.endsWith("pub") ? "ssh-ed25519 AAAA lab" : "", {

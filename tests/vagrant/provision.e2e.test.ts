@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { execa } from "execa";
+import { writeWhole } from "../../stacks/lib/files.ts";
 import { suite } from "../steps.ts";
 import { checkout, stack } from "./checkout.ts";
 
@@ -82,9 +83,10 @@ async function run(
   } = {},
 ) {
   const { file, program, run } = await checkout(stackFile);
-  const script = await readFile(file("vagrant/cluster.rb"), "utf8");
-  await writeFile(file("vagrant/cluster.rb"), script.replace("Time.now + 60", "Time.now"));
-  await appendFile(file("vagrant/Vagrantfile"), communicator);
+  const change = async (name: string, to: (text: string) => string) =>
+    await writeWhole(file(`vagrant/${name}`), to(await readFile(file(`vagrant/${name}`), "utf8")));
+  await change("cluster.rb", (text) => text.replace("Time.now + 60", "Time.now"));
+  await change("Vagrantfile", (text) => `${text}${communicator}`);
   for (const folder of ["there", "running"]) await mkdir(file(folder));
   for (const [name, play] of Object.entries(plays)) {
     if (play === "gone") continue;
