@@ -75,15 +75,21 @@ function makeLogMetrics(_config: Config, _folders: Folders, options: Options): M
  */
 export async function waitForDatabase(folders: Folders, signal: AbortSignal): Promise<void> {
   const database = new Database(databaseSettings(folders), "wait", 0);
+  const answered = new AbortController();
+  const over = AbortSignal.any([signal, answered.signal]);
   let told = "";
-  while (!signal.aborted) {
+  const ask = async () => {
     const reason = await database.silence();
-    if (reason === undefined) break;
-    if (reason !== told) logLine(`waiting for the database: ${reason}`);
-    told = reason;
-    await pause(500, undefined, { signal }).catch(() => {});
+    if (reason === undefined) answered.abort();
+    else if (reason !== told && !over.aborted) logLine(`waiting for the database: ${reason}`);
+    told = reason ?? told;
+  };
+  // Where the Service has no ready pod yet, a connection may get no answer for seconds: others are tried meanwhile.
+  while (!over.aborted) {
+    void ask();
+    await pause(500, undefined, { signal: over }).catch(() => {});
   }
-  await database.end();
+  void database.end();
 }
 
 /** Overrides for tests. */
@@ -135,7 +141,7 @@ async function main(): Promise<void> {
   for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => ending.abort());
   try {
     await waitForDatabase(folders, ending.signal);
-    process.exitCode = ending.signal.aborted ? 1 : 0;
+    process.exit(ending.signal.aborted ? 1 : 0);
   } catch (error) {
     process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
     process.exitCode = 2;

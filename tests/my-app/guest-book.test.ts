@@ -3,9 +3,10 @@ import { once } from "node:events";
 import { writeFileSync } from "node:fs";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { request } from "node:http";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { pipeline } from "node:stream";
 import { after, afterEach, before, describe, it } from "node:test";
 import { setTimeout as pause } from "node:timers/promises";
 import type { Entry } from "../../apps/my-app/entries.ts";
@@ -314,8 +315,19 @@ describe("the guest book and its database", { skip }, () => {
     assert.equal(await Promise.race([waiting, pause(1000, "still")]), "still");
     ending.abort();
     await waiting;
-    set({ "database-host": database.address });
+    // The Service of a database that is not ready swallows connections.
+    let swallowed: Socket | undefined;
+    const service = createServer((socket) => {
+      swallowed ??= socket.resume();
+      if (socket !== swallowed) pipeline(socket, connect(pods.port, database.address), socket, () => {});
+    });
+    await once(service.listen(pods.port, "127.0.0.1"), "listening");
     await waitForDatabase(folders, new AbortController().signal);
+    const isOpen = swallowed?.closed === false;
+    swallowed?.destroy();
+    service.close();
+    assert.ok(isOpen, "it has not waited for that one");
+    set({ "database-host": database.address });
   });
 
   it("accepts a changed password without a restart", async () => {
