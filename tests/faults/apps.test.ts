@@ -197,7 +197,7 @@ fault("C6: a run was interrupted while it created the apps", async () => {
       api[path] = { metadata: { name: "made", uid: "1", labels: labelsOf(owner) } };
   });
   assert.equal(error, undefined);
-  return { happened: "what carries this stack's marks is its own: the next run goes on", lost: "nothing" };
+  return { happened: "what has this stack's labels is its own: the next run continues", lost: "nothing" };
 });
 
 fault("C6: `lab down` of apps with a user's ConfigMap in the stack's namespace", async () => {
@@ -237,7 +237,7 @@ fault("C6: `lab down` of apps with a user's ConfigMap in the stack's namespace",
   assert.deepEqual(new Set(others), new Set(["ConfigMap dev/notes", "Pod dev/debug"]));
   assert.ok(withWidget.includes("Widget dev/mine"), "a custom resource");
   assert.deepEqual(remade, ["Namespace dev", ...others], "a namespace that somebody made again");
-  return { happened: "lab down names them: exit 3, or --replace", lost: "nothing" };
+  return { happened: "`lab down` names them: exit 3, or --replace", lost: "nothing" };
 });
 
 fault("C6: a namespace of the stack was deleted and recreated by a user", async () => {
@@ -351,5 +351,5 @@ fault("other contexts of a kubeconfig change, and one of them is broken", async 
     take(text([{ name: "b", user: { token: "secret-b" }, context: { cluster: "gone" } }], "b")),
     before,
   );
-  return { happened: "only the chosen context's credentials are taken; no change", lost: "nothing" };
+  return { happened: "only the chosen context's credentials are used; no change", lost: "nothing" };
 });

@@ -91,14 +91,14 @@ for (const [name, text] of [
       assert.doesNotMatch(all, noStackTrace);
       assert.doesNotMatch(all, /vmware/);
     }
-    return { happened: "its notes are recreated; no stack trace", lost: "nothing" };
+    return { happened: "the file is recreated; no stack trace", lost: "nothing" };
   });
 
 fault("H20: host.json is unreadable, or a folder", async () => {
   const file = join(folder, "as-folder.json");
   await mkdir(file);
   assert.deepEqual(await readHostSettings(file), {});
-  return { happened: "read as empty", lost: "nothing" };
+  return { happened: "treated as empty", lost: "nothing" };
 });
 
 fault("H20: killed while writing host.json", async () => {
@@ -120,7 +120,7 @@ fault("H20: killed while writing host.json", async () => {
     await once(child, "exit");
     assert.ok((await readHostSettings(file)).k3sVersion?.startsWith("x"), "half a file");
   }
-  return { happened: "the old file or the new one, five times", lost: "nothing" };
+  return { happened: "either the old file or the new one, in all five runs", lost: "nothing" };
 });
 
 fault("H22: the notes are lost while the lab is up: provider and K3s stay the same", async () => {
@@ -140,7 +140,7 @@ fault("H22: the notes are lost while the lab is up: provider and K3s stay the sa
   }
   await writeState(directory, "cluster", '{"version": 3, "checkpoint": {}}');
   assert.equal((await variables()).LAB_AUTO_PROVIDER, undefined, "nothing is up, so nothing is chosen");
-  return { happened: "read from the state of what runs", lost: "nothing" };
+  return { happened: "read from the state of the running stack", lost: "nothing" };
 });
 
 fault("H22: each stack has its own provider and K3s", async () => {
@@ -191,7 +191,7 @@ for (const [name, text, said] of [
     assert.match(error.message, /cluster\.json, .* cannot be read: [^[]/);
     assert.match(error.message, said);
     if (text !== undefined) assert.match(error.message, /Restore .*cluster\.json\.bak/s);
-    return { happened: "exit 1: names the file and its backup; nothing is made beside it", lost: "nothing" };
+    return { happened: "exit 1: names the file and its backup; nothing is created", lost: "nothing" };
   });
 
 for (const ending of ["gz", "zst"])
@@ -215,7 +215,7 @@ for (const ending of ["gz", "zst"])
       assert.match(all, /cluster\.json\.(gz|zst)/);
       assert.doesNotMatch(all, noStackTrace);
     }
-    return { happened: "exit 1: unpack it", lost: "nothing" };
+    return { happened: "exit 1: says how to unpack it", lost: "nothing" };
   });
 
 fault("H20: PULUMI_DIY_BACKEND_GZIP in the shell that runs plain pulumi", async () => {
@@ -230,7 +230,7 @@ fault("H20: PULUMI_DIY_BACKEND_GZIP in the shell that runs plain pulumi", async 
   });
   assert.match(stdout, /^PATH=/m);
   assert.doesNotMatch(stdout, /^PULUMI_(DIY|SELF)/m);
-  return { happened: "dropped: the lab reads what is not packed", lost: "nothing" };
+  return { happened: "dropped: the lab reads only uncompressed states", lost: "nothing" };
 });
 
 fault("H20: another stack's state is unreadable", async () => {
@@ -243,7 +243,7 @@ fault("H20: another stack's state is unreadable", async () => {
     assert.match(all, /cluster-two\.json, Pulumi's state .*cannot be read/);
     assert.doesNotMatch(all, noStackTrace);
   }
-  return { happened: "exit 1: what it has is not known to be nothing", lost: "nothing" };
+  return { happened: "exit 1: an unreadable state does not count as empty", lost: "nothing" };
 });
 
 fault("H20: Pulumi's locks are unreadable", async () => {
@@ -253,7 +253,7 @@ fault("H20: Pulumi's locks are unreadable", async () => {
   await rm(join(locks, "1.json"), { recursive: true });
   await writeFile(join(folder, "locks-file"), "");
   await assert.rejects(locksOf("cluster", join(folder, "locks-file")), { code: "ENOTDIR" });
-  return { happened: "an error, not: nobody holds the stack", lost: "nothing" };
+  return { happened: "an error; the stack does not count as unlocked", lost: "nothing" };
 });
 
 fault("H20: an empty passphrase with an existing state", async () => {
@@ -266,7 +266,7 @@ fault("H20: an empty passphrase with an existing state", async () => {
   assert.doesNotMatch(all, noStackTrace);
   await rm(stateFile("cluster", directory));
   assert.equal((await lab(directory, ["env"])).exitCode, 0);
-  return { happened: "exit 1 while a state needs it, made again where none does", lost: "nothing" };
+  return { happened: "exit 1 while a state needs it, otherwise recreated", lost: "nothing" };
 });
 
 fault("H18: PULUMI_*, VAGRANT_*, ANSIBLE_*, K3S_*, NODE_OPTIONS and LAB_* of the user's shell", async () => {
@@ -296,7 +296,7 @@ fault("H18: PULUMI_*, VAGRANT_*, ANSIBLE_*, K3S_*, NODE_OPTIONS and LAB_* of the
   assert.match(stdout, /^unset .*PULUMI_CONFIG_PASSPHRASE.*PULUMI_OPTION_REFRESH/m);
   assert.match(stdout, new RegExp(`^export K3S_LAB_ROOT='${directory}'$`, "m"));
   assert.doesNotMatch(stdout, /another\/checkout|export LAB_STACK|s3:/);
-  return { happened: "dropped, and unset in `lab env`", lost: "nothing" };
+  return { happened: "dropped, and unset by `lab env`", lost: "nothing" };
 });
 
 fault("H18: the lab's own addresses bypass a proxy", async () => {
@@ -310,7 +310,7 @@ fault("H18: the lab's own addresses bypass a proxy", async () => {
   const found = JSON.parse((await lab(directory, ["env", "--json"], env)).stdout) as Record<string, string>;
   for (const name of ["NO_PROXY", "no_proxy"])
     assert.equal(found[name], "intern.example,localhost,127.0.0.1,::1,192.168.42.0/24,192.168.42.110");
-  return { happened: "NO_PROXY names them", lost: "nothing" };
+  return { happened: "NO_PROXY contains them", lost: "nothing" };
 });
 
 /** A checkout of its own for Pulumi: a program without resources, and a stack file that Pulumi would write again. */
@@ -381,7 +381,7 @@ suite("plain pulumi", withPulumi, () => {
       assert.equal(exitCode, 0, `${args.join(" ")}: ${all}`);
       assert.equal(await readFile(file, "utf8"), text, args.join(" "));
     }
-    return { happened: "eleven commands, every byte as it was", lost: "nothing" };
+    return { happened: "eleven commands change no byte", lost: "nothing" };
   });
 
   fault("H29: plain pulumi destroys a stack whose file is missing or invalid YAML", async () => {
@@ -483,7 +483,7 @@ suite("signals during a step that runs programs", { concurrency: true }, () => {
       await ended(next.child);
       assert.equal(next.child.exitCode, 0, next.said());
       return {
-        happened: `exit ${exit ?? "by the signal"}, no program goes on, the next run begins`,
+        happened: `exit ${exit ?? "by the signal"}, no program keeps running, the next run starts`,
         lost: "nothing",
       };
     });
@@ -509,7 +509,7 @@ suite("signals during a step that runs programs", { concurrency: true }, () => {
     const next = await startRun("guard", "echo begun");
     assert.equal(await running(`sleep [12]000.${own}`), "");
     await ended(next.child);
-    return { happened: "the next run ends its programs before it begins", lost: "nothing" };
+    return { happened: "the next run ends its programs before it starts", lost: "nothing" };
   });
 });
 
@@ -533,7 +533,7 @@ fault("H30: another program holds a run's lock file", async () => {
   const { child, said } = await startRun("lock-of-backup", "echo begun");
   await ended(child);
   assert.equal(child.exitCode, 0, said());
-  return { happened: "the kernel's lock counts, not what is in the file", lost: "nothing" };
+  return { happened: "the kernel's lock counts, not the file's content", lost: "nothing" };
 });
 
 fault("H30: Pulumi's locks: stale, of a later process, unreadable, of another machine", async () => {
@@ -564,7 +564,7 @@ fault("H30: Pulumi's locks: stale, of a later process, unreadable, of another ma
       [false, undefined],
     ],
   );
-  return { happened: "held only by the process that made it", lost: "nothing" };
+  return { happened: "held only by the process that took it", lost: "nothing" };
 });
 
 const urnOf = (kinds: string, name: string) => `urn:pulumi:cluster::k3s-lab::${kinds}::${name}`;
@@ -606,7 +606,7 @@ fault("Rule 5: replacing a running machine", async () => {
   await confirmLosses(losses, false, async () => true);
   await confirmLosses(losses, true, () => assert.fail("asked though it was allowed"));
   assert.deepEqual(await lossesOf("cluster", steps, { existence: none, provider: "docker" }), []);
-  return { happened: "exit 3 without --replace; what is gone asks nothing", lost: "nothing" };
+  return { happened: "exit 3 without --replace; no question about what is gone", lost: "nothing" };
 });
 
 fault("Rule 5: a renamed machine", async () => {
@@ -616,7 +616,7 @@ fault("Rule 5: a renamed machine", async () => {
   ];
   const [loss] = await lossesOf("cluster", steps, { existence: all });
   assert.match(loss?.what ?? "", /the machine agent .*worker takes over its address/);
-  return { happened: "named as a rename", lost: "nothing" };
+  return { happened: "reported as a rename", lost: "nothing" };
 });
 
 fault("Rule 5: a namespace, a k3d cluster, a k3d agent", async () => {
@@ -691,7 +691,7 @@ fault("A full disk: `lab env` without write access", async () => {
   } finally {
     await execa("umount", [mounted]);
   }
-  return { happened: "exit 4; with room again it goes on", lost: "nothing" };
+  return { happened: "exit 4; continues once there is room", lost: "nothing" };
 });
 
 fault("H26: a step fails while another waits for a slow program", async () => {
@@ -712,7 +712,10 @@ fault("H26: a step fails while another waits for a slow program", async () => {
   assert.match(all, /SAID the reason/);
   assert.doesNotMatch(all, /AFTER/);
   assert.equal(await running(`sleep 3000.${number}`), "");
-  return { happened: "said at once; the neighbour's program is ended, nothing more begins", lost: "nothing" };
+  return {
+    happened: "reported at once; the other stack's program is ended, nothing else starts",
+    lost: "nothing",
+  };
 });
 
 refused(
@@ -797,7 +800,7 @@ fault("H27: a command that starts programs without changing a lab: SIGTERM and S
     await pWaitFor(async () => (await running(`sleep 4000.${number}`)) === "", { timeout: 120_000 });
     assert.equal(child.exitCode, exit);
   }
-  return { happened: "no program goes on", lost: "nothing" };
+  return { happened: "no program keeps running", lost: "nothing" };
 });
 
 fault("H32: XDG_CACHE_HOME empty, K3S_LAB_CACHE relative: entry script and program agree", async () => {
@@ -830,7 +833,7 @@ fault("H32: XDG_CACHE_HOME empty, K3S_LAB_CACHE relative: entry script and progr
     );
     assert.equal(program, shell, JSON.stringify(env));
   }
-  return { happened: "one folder in five settings", lost: "nothing" };
+  return { happened: "the same folder with five settings", lost: "nothing" };
 });
 
 fault("H23: ssh-keygen is missing, or a key's public half", async () => {
@@ -855,7 +858,7 @@ fault("H23: ssh-keygen is missing, or a key's public half", async () => {
   assert.equal(await readFile(join(keys, "id_ed25519"), "utf8"), secret, "the key was replaced");
   const again = await readFile(join(keys, "id_ed25519.pub"), "utf8");
   assert.deepEqual(again.split(" ").slice(0, 2), open?.split(" ").slice(0, 2));
-  return { happened: "said with the next step; the other half comes back", lost: "nothing" };
+  return { happened: "reported with the next step; the other half is restored", lost: "nothing" };
 });
 
 fault("H29: `lab down` in a fresh checkout without stack files and tools", async () => {

@@ -55,7 +55,7 @@ fault(
     assert.doesNotMatch(said.map(({ all }) => all).join("\n"), /pulumi ran/);
     const own = await lab(original, "env");
     assert.equal(own.exitCode, 0, own.all);
-    return { happened: "exit 2: which of the two goes on", lost: "nothing" };
+    return { happened: "exit 2: asks which of the two is to continue", lost: "nothing" };
   },
 );
 
@@ -83,5 +83,8 @@ fault("the lab's original folder cannot be read: unknown whether this checkout i
   await writeFile(join(moved, ".lab/folder"), `${join(moved, "package.json", "lab")}\n`);
   const gone = await lab(moved, "env");
   assert.equal(gone.exitCode, 0, gone.all);
-  return { happened: "exit 2: what to do where it was moved; one that is gone is gone", lost: "nothing" };
+  return {
+    happened: "exit 2 with the next step if it was moved; one that is gone is ignored",
+    lost: "nothing",
+  };
 });

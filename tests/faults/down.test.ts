@@ -159,7 +159,7 @@ for (const [provider, withMachine] of Object.entries(providersWith)) {
       all,
       /virtual machine k3s-lab-cluster-server was created from this folder under the lab id old\b.*echo old >/,
     );
-    return { happened: "exit 1: put the id back", lost: "nothing" };
+    return { happened: "exit 1: says how to restore the id", lost: "nothing" };
   });
 
   fault(`\`lab down\` with another lab's machine in ${provider}`, async () => {
@@ -177,7 +177,7 @@ for (const [provider, withMachine] of Object.entries(providersWith)) {
       );
       assert.equal(exitCode, 1, all);
       assert.match(all, /k3s-lab-cluster-server.*VBoxManage unregistervm 'k3s-lab-cluster-server' --delete/);
-      return { happened: "exit 1: how it is removed", lost: "nothing" };
+      return { happened: "exit 1: says how to remove it", lost: "nothing" };
     });
 }
 
@@ -211,7 +211,7 @@ exit 1`,
     const { exitCode, all } = await downAfresh(scripts);
     assert.equal(exitCode, 1, all);
     assert.match(all, sentence);
-    return { happened: "exit 1: what could not be asked, and what to do", lost: "nothing" };
+    return { happened: "exit 1: names what did not answer, and the next step", lost: "nothing" };
   });
 
 /** What a module of a checkout's `scripts` prints, with these programs and no others. */
@@ -255,7 +255,7 @@ echo "10.8.0.0/16 dev lo"; if [ -e "\${0%/*}/later" ]; then echo "10.9.0.0/16 de
       console.log(JSON.stringify(others.filter((line) => /container|route/.test(line))));`,
   );
   assert.deepEqual(JSON.parse(stdout), ["container late", "route 10.9.0.0/16 dev lo"]);
-  return { happened: "named, and left as it is: Docker's part is noted once it runs", lost: "nothing" };
+  return { happened: "named and left unchanged: Docker's part is recorded once it runs", lost: "nothing" };
 });
 
 fault("`lab down` when a provider cannot list leftovers", async () => {
@@ -282,7 +282,10 @@ fault("`lab down` when a provider cannot list leftovers", async () => {
     );
   assert.equal((await broken("docker")).stdout, "[]", "nor one that was in Docker the others");
   assert.match((await broken()).stderr, /LabError/, "where it was is not known: it may be anywhere");
-  return { happened: "an error, not: nothing is left; of those that the lab was in", lost: "nothing" };
+  return {
+    happened: "an error for each provider that the lab used, and for none that it did not",
+    lost: "nothing",
+  };
 });
 
 fault("`lab down` of Docker machines with a broken libvirt that was never used", async () => {
@@ -301,7 +304,7 @@ fault("`lab down` of Docker machines with a broken libvirt that was never used",
     );
   assert.equal((await down({ provider: "docker" })).stdout, "no change");
   assert.match((await down({})).stderr, /libvirt's machines cannot be listed/);
-  return { happened: "down; an error where nobody knows where the machines were", lost: "nothing" };
+  return { happened: "down; an error if it is unknown where the machines were", lost: "nothing" };
 });
 
 fault("`lab down` with a local libvirt that this user may not use", async () => {
@@ -326,7 +329,7 @@ fault("`lab down` with a local libvirt that this user may not use", async () => 
       console.log("ended");`,
   );
   assert.match(stdout, /You may not use libvirt, .*authentication unavailable.*\nended$/, stderr);
-  return { happened: "down; of the machines it is said that nobody knows", lost: "nothing" };
+  return { happened: "down; says that the machines' state is unknown", lost: "nothing" };
 });
 
 suite("`lab down` with the real Pulumi", withPulumi, () => {
@@ -371,7 +374,10 @@ suite("`lab down` with the real Pulumi", withPulumi, () => {
         recorded.close();
         other.close();
       }
-      return { happened: "the recorded cluster is asked: exit 3, the notes are named", lost: "nothing" };
+      return {
+        happened: "the recorded cluster is queried: exit 3, the recorded objects are named",
+        lost: "nothing",
+      };
     });
 
   fault("moving apps off a foreign cluster was interrupted, and both stacks are taken down", async () => {
@@ -410,7 +416,7 @@ suite("`lab down` with the real Pulumi", withPulumi, () => {
     } finally {
       cluster.close();
     }
-    return { happened: "the person's cluster stays, and is asked", lost: "nothing" };
+    return { happened: "the user's cluster stays, and is queried", lost: "nothing" };
   });
 
   fault("C6: `lab down` of a stack with data on volumes", async () => {
@@ -525,7 +531,7 @@ suite("`lab down` with the real Pulumi", withPulumi, () => {
     } finally {
       cluster.close();
     }
-    return { happened: "asked all the same: exit 3", lost: "nothing" };
+    return { happened: "queried anyway: exit 3", lost: "nothing" };
   });
 
   fault("C6: another cluster answers at the apps' address", async () => {
@@ -558,7 +564,7 @@ suite("`lab down` with the real Pulumi", withPulumi, () => {
     } finally {
       cluster.close();
     }
-    return { happened: "said as such: exit 3, and --replace lets it go", lost: "nothing" };
+    return { happened: "reported as hidden: exit 3, or --replace", lost: "nothing" };
   });
 
   fault("H5: `lab down` of apps while the user's cluster is stopped", async () => {
@@ -573,7 +579,7 @@ suite("`lab down` with the real Pulumi", withPulumi, () => {
       /does not answer, so the apps of the stack "apps-stopped" stay: .*connection refused.*gone for good/,
     );
     await isKept(stack);
-    return { happened: "exit 1: start it, or say that it is gone for good", lost: "nothing" };
+    return { happened: "exit 1: start it, or confirm that it is gone for good", lost: "nothing" };
   });
 
   const programsWith = (name: string, docker: string) =>
@@ -620,7 +626,7 @@ esac
     );
     assert.match(all, /libvirt keeps running: k3s-lab-cluster-virt-other/);
     return {
-      happened: "found and removed by its marks; the other lab's stays, with its networks",
+      happened: "found and removed by its labels; the other lab's stays, with its networks",
       lost: "nothing",
     };
   });
@@ -707,7 +713,7 @@ esac
       await writeFile(inLab("id"), id);
       for (const note of ["inventory.json", "host.json"]) await rename(`${inLab(note)}.away`, inLab(note));
     }
-    return { happened: "said, and removed after the command that is named", lost: "nothing" };
+    return { happened: "reported, and removed after the command that is shown", lost: "nothing" };
   });
 
   fault("H20: no passphrase with an existing state", async () => {
@@ -718,6 +724,9 @@ esac
     await rename(`${file}.away`, file);
     assert.equal(exitCode, 1, all);
     assert.match(all, /passphrase is missing, and without it the secrets .*Restore it from a copy/);
-    return { happened: "exit 1: put a copy back", lost: isMade ? "the secrets in the state" : "nothing" };
+    return {
+      happened: "exit 1: says to restore a copy",
+      lost: isMade ? "the secrets in the state" : "nothing",
+    };
   });
 });

@@ -77,7 +77,7 @@ fault("Rule 5: apps that cannot be inspected", async () => {
     allowed: false,
   });
   assert.deepEqual(opened, { deferred: new Set(), upToDate: true });
-  return { happened: "asked for once their cluster is up; any other failure ends the run", lost: "nothing" };
+  return { happened: "previewed once their cluster is up; any other failure ends the run", lost: "nothing" };
 });
 
 fault("Rule 5: asked after other stacks have changed", async () => {
@@ -91,7 +91,7 @@ fault("Rule 5: asked after other stacks have changed", async () => {
       );
     },
   );
-  return { happened: "exit 1, not 3, and says what is done", lost: "nothing" };
+  return { happened: "exit 1, not 3, and shows what has been done", lost: "nothing" };
 });
 
 fault("Rule 5: a missing registry, namespace and k3d cluster", async () => {
@@ -134,7 +134,7 @@ fault("Rule 5: a missing registry, namespace and k3d cluster", async () => {
       "removed: the namespace dev, with all that is in it",
     ],
   );
-  return { happened: "what is gone asks nothing, what lives is named", lost: "nothing" };
+  return { happened: "no question about what is gone; what exists is named", lost: "nothing" };
 });
 
 fault("Rule 5: a taint that evicts a node's pods", async () => {
@@ -168,7 +168,7 @@ fault("Rule 5: a taint that evicts a node's pods", async () => {
       how: "evicted",
     },
   ]);
-  return { happened: "a new NoExecute and less room are asked about, no other change", lost: "nothing" };
+  return { happened: "only a new NoExecute taint and less room need a confirmation", lost: "nothing" };
 });
 
 fault("Rule 5: a namespace with a StatefulSet's data", async () => {
@@ -245,7 +245,7 @@ fault("Rule 5: a reinstalled host, and one with only another machine-id", async 
     (await lossesOf("cluster", [balancer], { existence: lives })).map(({ what }) => what),
     ["the machine lb, with the load balancer on it"],
   );
-  return { happened: "what is not there any more asks nothing; K3s that is there is named", lost: "nothing" };
+  return { happened: "no question about what is gone; a K3s that exists is named", lost: "nothing" };
 });
 
 /** Plays Docker's list of the machines of a stack, each with the generation g1. */
@@ -327,7 +327,7 @@ fault("Rule 5: Docker lists a machine for `lab up` but not for Pulumi", async ()
     await rm(folder, { recursive: true });
   }
   return {
-    happened: "Pulumi does not begin; the same for a file that was edited meanwhile",
+    happened: "Pulumi does not start; the same if the file was edited meanwhile",
     lost: "nothing",
   };
 });
@@ -424,7 +424,7 @@ suite("the prompt of `lab up` with the real Pulumi", withPulumi, () => {
     }
     assert.equal(await ask("apps-external", "gone"), "true", "nobody knows whether it is gone or stopped");
     assert.equal(await ask("apps-own"), "false", "the stack that made the cluster has none any more");
-    return { happened: "gone where the cluster, or the stack that made it, says so", lost: "nothing" };
+    return { happened: "gone only if the cluster, or the stack that created it, says so", lost: "nothing" };
   });
 
   fault("H4: apps on a foreign cluster never count as up to date", async () => {
@@ -436,7 +436,7 @@ suite("the prompt of `lab up` with the real Pulumi", withPulumi, () => {
       'import { noteUpToDate } from "@/up-to-date.ts"; await noteUpToDate("apps-noted", {}, "")',
     );
     assert.equal(await exists(join(checkout.directory, ".lab", "apps-noted", "settled")), false);
-    return { happened: "its cluster may be another one since: looked at each time", lost: "nothing" };
+    return { happened: "checked each time: its cluster may have changed", lost: "nothing" };
   });
 
   fault("Rule 5: a program under the real engine sees what `lab up` saw, and stops otherwise", async () => {
@@ -456,7 +456,7 @@ suite("the prompt of `lab up` with the real Pulumi", withPulumi, () => {
     assert.match(other, /Since `lab up` checked: the machine server is absent\. You have not confirmed/);
     // The checkout has no plugins, so it ends later.
     assert.doesNotMatch(JSON.stringify(same), /Since `lab up` checked/);
-    return { happened: "not begun", lost: "nothing" };
+    return { happened: "not started", lost: "nothing" };
   });
 
   fault("H30: a stack file changes while `lab up` waits for another run", async () => {
@@ -483,6 +483,6 @@ suite("the prompt of `lab up` with the real Pulumi", withPulumi, () => {
     const { exitCode, all } = await outcome.end;
     assert.equal(exitCode, 2, all);
     assert.match(all, /waiting for process[\s\S]*k3s-lab:apps: 7 is not accepted/);
-    return { happened: "read again when its turn comes: exit 2", lost: "nothing" };
+    return { happened: "exit 2: the file is read again when its stack is next", lost: "nothing" };
   });
 });

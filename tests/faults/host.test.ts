@@ -161,7 +161,7 @@ fault("H21: Fedora with all programs, and with one missing", async () => {
   );
   const lacking = await error(ensurePackages(["vagrant", "iproute2"], () => {}, computer(fedora, ["ip"])));
   assert.match(lacking?.message ?? "", /missing.*: vagrant\. .*\n {2}sudo dnf install vagrant$/s);
-  return { happened: "goes on; names vagrant and dnf", lost: "nothing" };
+  return { happened: "continues; names vagrant and dnf", lost: "nothing" };
 });
 
 fault("Docker's own packages are not replaced by Debian's", async () => {
@@ -183,7 +183,7 @@ fault("apt would remove a user's package", async () => {
   );
   const said = await error(ensurePackages(["vagrant"], () => {}, computer("ID=debian\n", ["apt-get"])));
   assert.match(said?.message ?? "", /remove is disabled/);
-  return { happened: "exit 1 with apt's words", lost: "nothing" };
+  return { happened: "exit 1 with apt's message", lost: "nothing" };
 });
 
 fault("H31: git clone -c core.autocrlf=true", async () => {
@@ -203,7 +203,7 @@ fault("H31: git clone -c core.autocrlf=true", async () => {
   await git("clone", "--quiet", "-c", "core.autocrlf=true", source, clone);
   assert.ok(["scripts/lab", "vagrant/k3s.sh", "vagrant/Vagrantfile"].every((file) => files.includes(file)));
   for (const file of files) assert.ok(!(await readFile(join(clone, file), "utf8")).includes("\r"), file);
-  return { happened: "scripts keep their line ends", lost: "nothing" };
+  return { happened: "scripts keep their line endings", lost: "nothing" };
 });
 
 const mounts = { skip: process.getuid?.() !== 0 && "only root can mount a small disk" };
@@ -270,7 +270,7 @@ fault(
       assert.equal((await cache.find(key)).state, "absent");
       await cache.add(key, ["tool"], make(1000));
       assert.equal((await cache.find(key)).state, "good");
-      return { happened: "exit 4; with room again it goes on", lost: "nothing" };
+      return { happened: "exit 4; continues once there is room", lost: "nothing" };
     }),
   mounts,
 );
@@ -309,7 +309,7 @@ fault("kill -9 during a cache write", async () => {
     ["v1-release-linux-amd64"],
     "neither lock nor half a tool",
   );
-  return { happened: "the next run makes it again", lost: "nothing" };
+  return { happened: "the next run recreates it", lost: "nothing" };
 });
 
 for (const [name, damage] of Object.entries({
@@ -322,7 +322,7 @@ for (const [name, damage] of Object.entries({
     const { dir } = await cache.add(key, ["tool"], (work) => writeFile(join(work, "tool"), "whole"));
     await damage(dir);
     assert.equal((await cache.find(key)).state, "bad", "it is never used");
-    return { happened: "it is thrown away and made again", lost: "nothing" };
+    return { happened: "it is deleted and recreated", lost: "nothing" };
   });
 
 fault("H2: a bundle truncated in or after any entry", async () => {
@@ -354,7 +354,7 @@ fault("H2: a bundle truncated in or after any entry", async () => {
     );
     if (marker !== "" && !all.every(Boolean)) lost = `a bundle of ${length} bytes passes for whole`;
   }
-  return { happened: "the marker, its last entry, comes with all others or not at all", lost };
+  return { happened: "the marker, its last entry, is there only if all others are", lost };
 });
 
 fault("H22: downloads use a proxy whose password is not printed", async () => {
@@ -374,7 +374,7 @@ fault("H22: downloads use a proxy whose password is not printed", async () => {
   assert.equal(proxyInUse(), `, through the proxy 127.0.0.1:${port} from HTTPS_PROXY`);
   proxy.closeAllConnections();
   proxy.close();
-  return { happened: "asked by way of the proxy", lost: "nothing" };
+  return { happened: "requested through the proxy", lost: "nothing" };
 });
 
 fault("two concurrent first runs build an image once, and a killed one blocks nobody", async () => {
@@ -398,7 +398,7 @@ esac`,
   assert.equal(new Set(tags).size, 1);
   const made = (await calls()).filter((line) => line.startsWith("docker import"));
   assert.equal(made.length, 1, made.join("\n"));
-  return { happened: "one makes it, the others wait and use it", lost: "nothing" };
+  return { happened: "one creates it; the others wait and use it", lost: "nothing" };
 });
 
 fault("a Docker that does not answer is not a Docker without the image", async () => {
@@ -407,7 +407,7 @@ fault("a Docker that does not answer is not a Docker without the image", async (
     (await error(imageExists("k3s-lab/machine:1")))?.message ?? "",
     /did not say whether it has the image/,
   );
-  return { happened: "exit 1 with Docker's words; nothing is built", lost: "nothing" };
+  return { happened: "exit 1 with Docker's message; nothing is built", lost: "nothing" };
 });
 
 fault("the user's LANGUAGE and LC_ALL are another language", async () => {
@@ -415,7 +415,7 @@ fault("the user's LANGUAGE and LC_ALL are another language", async () => {
   process.env.LC_ALL = "de_DE.UTF-8";
   await program("virsh", 'echo "$LC_ALL/$LANGUAGE"');
   assert.equal((await run(["virsh"])).stdout, "C/");
-  return { happened: "programs whose words are read speak English", lost: "nothing" };
+  return { happened: "programs whose output is parsed run in English", lost: "nothing" };
 });
 
 /** A computer with these interfaces and routes, and a network of Docker's. */
@@ -475,7 +475,7 @@ fault("a VPN routes part of K3s's networks", async () => {
   );
   await removeBlackholeRoutes({ root: true, lab: "one" });
   const changed = (await calls()).filter((line) => / del /.test(line));
-  return { happened: "its traffic goes on", lost: changed.join() || "nothing" };
+  return { happened: "its traffic continues", lost: changed.join() || "nothing" };
 });
 
 fault("policy-rc.d after kill -9 of apt-get, and a user's own", async () => {
@@ -491,7 +491,10 @@ fault("policy-rc.d after kill -9 of apt-get, and a user's own", async () => {
   await writeFile(policy, "exit 104\n");
   await apt();
   const kept = await readFile(policy, "utf8");
-  return { happened: "the lab's is gone, the user's stays", lost: kept === "exit 104\n" ? "nothing" : kept };
+  return {
+    happened: "the lab's is removed, the user's stays",
+    lost: kept === "exit 104\n" ? "nothing" : kept,
+  };
 });
 
 fault("H24: a user without subordinate ids builds a machine's Debian", async () => {
@@ -513,5 +516,5 @@ fault("H24: a user without subordinate ids builds a machine's Debian", async () 
     said?.message ?? "",
     /maria has no subordinate ids.*\n {2}sudo usermod --add-subuids \S+ .*maria$/,
   );
-  return { happened: "exit 1 with the command that helps, before anything is made", lost: "nothing" };
+  return { happened: "exit 1 with the command that helps, before anything is created", lost: "nothing" };
 });

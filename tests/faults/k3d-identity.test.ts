@@ -55,7 +55,7 @@ fault("a user's container from a commit of a server has its labels, but is not t
   await fake.within(() => actions.removeAll(owner));
   assert.deepEqual(await fake.within(() => ownThings(["docker"])), []);
   return {
-    happened: "it is a person's",
+    happened: "it belongs to a user",
     lost: (await names()).includes("backup") ? "nothing" : "the copy",
   };
 });
@@ -77,7 +77,10 @@ fault("a server whose node was deleted has pods' local volumes: it is not recrea
   const message = await problem(() => actions.start(cluster, input));
   assert.match(message, new RegExp(`${third}.*pvc-1_default_data.*docker cp ${third}:.*docker rm --force`));
   const removed = (await fake.changes()).filter((line) => line.startsWith("rm "));
-  return { happened: "refused: how they are saved", lost: removed.length > 0 ? "the volumes" : "nothing" };
+  return {
+    happened: "refused, with the way to save them",
+    lost: removed.length > 0 ? "the volumes" : "nothing",
+  };
 });
 
 fault("Docker loses the output of a command in a container and reports exit code 0", async () => {

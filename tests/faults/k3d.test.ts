@@ -124,7 +124,7 @@ fault("C8: one of three server containers is gone: only it is recreated, and joi
   assert.deepEqual((await fake.world()).members, members.slice(1), "its member is gone, the others' are not");
   assert.match(told, /delete .*secret k3d-k3d-server-0\.node-password\.k3s/);
   assert.equal((await observe()).cluster.boot, "b2");
-  return { happened: "update in place, one container made, three servers", lost: await lost(before) };
+  return { happened: "update in place, one container created, three servers", lost: await lost(before) };
 });
 
 for (const [what, world] of [
@@ -139,7 +139,7 @@ for (const [what, world] of [
     await fake.within(() => actions.start(cluster, input(three)));
     assert.equal((await created()).length, 1);
     assert.deepEqual((await fake.world()).members, members.slice(1));
-    return { happened: "let go of, recreated, joined", lost: await lost(before) };
+    return { happened: "removed from etcd, recreated, joined", lost: await lost(before) };
   });
 
 fault("a member that is joining, at a container's address or elsewhere, is not removed", async () => {
@@ -172,7 +172,7 @@ fault("k3d's load balancer is gone: only it is recreated, with the servers' addr
     /--name k3d-k3d-serverlb .*--publish 127\.0\.0\.1:\d+:6443 --publish 127\.0\.0\.1:8081:80 .* ghcr\.io\/k3d-io\/k3d-proxy:5\.8\.3$/,
   );
   assert.deepEqual(balancer?.targets["80.tcp"], serversOf(three));
-  return { happened: "update in place, one container made", lost: await lost(before) };
+  return { happened: "update in place, one container created", lost: await lost(before) };
 });
 
 fault("C8: two of three servers are gone: no silent new cluster, and the way back is shown", async () => {
@@ -196,7 +196,7 @@ fault("C8: two of three are gone and the remaining one was reset: they rejoin it
   const made = await created();
   assert.equal(made.length, 2);
   assert.equal((await observe()).cluster.boot, "b2");
-  return { happened: "both made again, join the one that answers", lost: await lost(before) };
+  return { happened: "both recreated; they join the one that answers", lost: await lost(before) };
 });
 
 fault("a server's repair was interrupted: it is recreated, and the next run changes nothing", async () => {
@@ -209,7 +209,7 @@ fault("a server's repair was interrupted: it is recreated, and the next run chan
   const changes = (await fake.changes()).filter((line) => /^(rm|create) /.test(line));
   assert.match(changes.join("\n"), /^rm .*k3d-k3d-server-1\ncreate --name k3d-k3d-server-1 /);
   assert.equal((await observe()).cluster.boot, "b2");
-  return { happened: "made again alone", lost: await lost(before) };
+  return { happened: "only that server is recreated", lost: await lost(before) };
 });
 
 fault("a first run was interrupted between marking its servers: the cluster is complete", async () => {
@@ -230,7 +230,7 @@ fault("a server removed from etcd that started its own cluster does not speak fo
   const made = await created();
   assert.equal(made.length, 1);
   assert.match(made.join(), /^create --name k3d-k3d-server-0 /);
-  return { happened: "it alone is recreated", lost: await lost(before) };
+  return { happened: "only that server is recreated", lost: await lost(before) };
 });
 
 fault("Docker does not say whether a server has its tunnel: its interface stays", async () => {
@@ -250,7 +250,7 @@ fault("Docker does not say whether a server has its tunnel: its interface stays"
   // In Docker's words, and in none: `test` says no by its exit code alone.
   for (const no of ["Error response from daemon: container abc is not running", ""])
     assert.deepEqual(await pin(no), [undefined, 2]);
-  return { happened: "an error; a plain no is a no", lost: await lost(before) };
+  return { happened: 'an error; a clear "no" counts as no', lost: await lost(before) };
 });
 
 fault("a dead server that Docker cannot read: only it is recreated", async () => {
@@ -266,7 +266,7 @@ fault("a dead server that Docker cannot read: only it is recreated", async () =>
     (await fake.changes()).join("\n"),
     /^rm .*k3d-k3d-server-1\n[\s\S]*^create --name k3d-k3d-server-1 /m,
   );
-  return { happened: "made again, joined the others", lost: await lost(before) };
+  return { happened: "recreated, joined the others", lost: await lost(before) };
 });
 
 fault("another user's container has a lost server's name: it is left alone", async () => {
@@ -325,7 +325,7 @@ fault("Docker does not say whether it has the image: it is not reported as missi
   const seen = await observe();
   const error = await thrown(() => refuseUnlessReady(stack, file, images, seen));
   assert.match(error?.message ?? "", /docker image inspect .*deadline/);
-  return { happened: "exit 1 with Docker's words", lost: await lost(whole()) };
+  return { happened: "exit 1 with Docker's message", lost: await lost(whole()) };
 });
 
 for (const [what, answer] of [
@@ -351,7 +351,7 @@ for (const [what, answer] of [
       assert.equal(error?.name, "LabError");
       assert.ok(error?.message.includes(answer), error?.message);
     }
-    return { happened: "exit 1 with Docker's words", lost: await lost(whole()) };
+    return { happened: "exit 1 with Docker's message", lost: await lost(whole()) };
   });
 
 for (const status of ["paused", "exited", "created"])
@@ -402,7 +402,7 @@ fault("H6: one of three servers' nodes was deleted, with its etcd membership: it
   const made = await created();
   assert.match(made.join("\n"), /^create --name k3d-k3d-server-0 /);
   assert.equal((await observe()).cluster.boot, "b2");
-  return { happened: "made again alone, joined the others", lost: await lost(before) };
+  return { happened: "only that server is recreated; it joined the others", lost: await lost(before) };
 });
 
 fault("only a lost agent is recreated", async () => {
@@ -414,7 +414,7 @@ fault("only a lost agent is recreated", async () => {
   await fake.within(() => agents.addAgent(cluster, agentInput()));
   const made = await created();
   assert.match(made.join("\n"), /--name k3d-k3d-agent-0-0 .* --ip 172\.28\.255\.254 .* agent$/);
-  return { happened: "one container made, it joins a server that answers", lost: await lost(before) };
+  return { happened: "one container created; it joins a server that answers", lost: await lost(before) };
 });
 
 fault("an agent that is not Ready yet: the next one waits, since its pods must move", async () => {
@@ -440,7 +440,7 @@ fault("an agent that is not Ready yet: the next one waits, since its pods must m
   await fake.set({ ...before, containers: servers, notReady: 1_000 });
   await fake.within(() => agents.addAgent(cluster, agentInput()));
   assert.equal((await fake.world()).notReady, 999, "a cluster whose network is still to come");
-  return { happened: "waited until it is Ready", lost: await lost(before) };
+  return { happened: "waits until it is Ready", lost: await lost(before) };
 });
 
 fault(
@@ -478,7 +478,7 @@ fault("a user with umask 077: a node gets the file modes that it needs", async (
     "no folder of the node's gets another mode",
   );
   return {
-    happened: "as k3d gives them; registries.yaml, which may hold passwords, to root alone",
+    happened: "the modes that k3d sets; registries.yaml, which may hold passwords, only for root",
     lost: await lost(before),
   };
 });
@@ -541,7 +541,7 @@ fault("C10: ports that the cluster itself uses are free for it, also under anoth
   await fake.within(() => actions.removeCluster(owner));
   const { containers } = await fake.world();
   assert.deepEqual(containers, [], "the old one goes by its labels, whatever it is called");
-  return { happened: "a replacement that ends well", lost: "nothing" };
+  return { happened: "a replacement that succeeds", lost: "nothing" };
 });
 
 refused(
@@ -650,7 +650,7 @@ fault("everything created has both labels and is found by them: container, netwo
   assert.equal(gone.exitCode, 0, gone.all);
   const after = await fake.world();
   assert.deepEqual([after.containers, after.networks, after.volumes], [[], [], []]);
-  return { happened: "made, found and removed by its labels", lost: "nothing" };
+  return { happened: "created, found and removed by its labels", lost: "nothing" };
 });
 
 fault("an unknown action and a missing stack are distinguished from work", async () => {
@@ -664,7 +664,7 @@ fault("the state was lost: a complete cluster is adopted, not deleted", async ()
   await fake.set(whole());
   await fake.within(() => actions.create(cluster, input(three)));
   assert.deepEqual(await fake.changes(), []);
-  return { happened: "taken over as it is", lost: await lost(whole()) };
+  return { happened: "adopted unchanged", lost: await lost(whole()) };
 });
 
 fault(
@@ -685,7 +685,7 @@ fault(
     await fake.set({ ...(await fake.world()) });
     await fake.within(() => agents.addAgent(cluster, agentInput()));
     assert.deepEqual(await fake.changes(), [], "the one that was made is whole");
-    return { happened: "taken over as it is", lost: await lost(before) };
+    return { happened: "adopted unchanged", lost: await lost(before) };
   },
 );
 
@@ -718,7 +718,7 @@ fault("a registry with a user's folder keeps its images when its container is re
   const lives = await fake.within(() => existsInDocker(stack, { role: "registry" }));
   assert.equal(lives, true, "its images live without a container");
   return {
-    happened: "a volume with a name",
+    happened: "a named volume",
     lost: await lost({
       ...whole(),
       containers: [],
@@ -749,7 +749,7 @@ fault("Docker does not say whether the network exists: a registry is not left ou
   });
   const error = await thrown(() => makeRegistry(cluster, registryInput()));
   assert.match(error?.message ?? "", /docker network inspect k3d-k3d.*deadline/);
-  return { happened: "exit 1 with Docker's words", lost: await lost(whole()) };
+  return { happened: "exit 1 with Docker's message", lost: await lost(whole()) };
 });
 
 fault(
@@ -764,7 +764,7 @@ fault(
     }
     assert.notEqual(identities[0], identities[1]);
     assert.doesNotMatch(identities.join(), /hidden|secret-/);
-    return { happened: "hashes", lost: "nothing" };
+    return { happened: "only hashes are stored", lost: "nothing" };
   },
 );
 
@@ -781,7 +781,7 @@ fault("what an interrupted run left of a cluster is removed before the next; it 
   assert.match(error?.message ?? "", /k3d could not create the cluster k3d: Cluster creation FAILED/);
   const { containers, networks, volumes } = await fake.world();
   assert.deepEqual([containers, networks, volumes], [[], [], []], "nothing half is left");
-  return { happened: "exit 1 with k3d's words, nothing half there", lost: "nothing" };
+  return { happened: "exit 1 with k3d's message; nothing is left half-created", lost: "nothing" };
 });
 
 fault("k3d and the config file are missing: a recorded deletion needs only Docker", async () => {

@@ -75,7 +75,7 @@ fault("C1: a K3s change is killed, and the file is corrected", async () => {
   const outcome = await provision(name, runs);
   assert.equal(outcome.status, 0, outcome.stderr);
   return {
-    happened: "the next run goes on, and K3s runs with the flags of the file",
+    happened: "the next run continues, and K3s runs with the flags of the stack file",
     lost: await lost(name, outcome),
   };
 });
@@ -124,7 +124,7 @@ fault("the disk is full, and the previous files cannot be restored after a faile
   const next = await provision(name, runs);
   assert.equal(next.status, 0, next.stderr);
   const left = missing.length === 0 ? await lost(name, next) : missing.join(", ");
-  return { happened: "exit 1, and the next run goes on", lost: left };
+  return { happened: "exit 1; the next run continues", lost: left };
 });
 
 fault("C9: the first of three servers is lost while no other answers", async () => {
@@ -137,7 +137,10 @@ fault("C9: the first of three servers is lost while no other answers", async () 
   assert.equal(status, 1);
   assert.match(stderr, /does not start a second cluster\. .*'A cluster that lost most of its servers'/);
   const started = log.filter((line) => line.includes("--cluster-init"));
-  return { happened: "exit 1 with K3s's way back", lost: started.length ? "a second cluster" : "nothing" };
+  return {
+    happened: "exit 1 with K3s's recovery procedure",
+    lost: started.length ? "a second cluster" : "nothing",
+  };
 });
 
 fault("H3: eight processes request a token that does not exist yet", async () => {
@@ -148,7 +151,7 @@ fault("H3: eight processes request a token that does not exist yet", async () =>
     const tokens = new Set((await Promise.all(asked)).map(({ stdout }) => stdout));
     if (tokens.size !== 1 || !/^[0-9a-f]{64}$/.test([...tokens][0] ?? "")) odd.push([...tokens].join("|"));
   }
-  return { happened: "all print the same token, 24 times", lost: odd.length ? odd.join(" ") : "nothing" };
+  return { happened: "all 24 print the same token", lost: odd.length ? odd.join(" ") : "nothing" };
 });
 
 fault("a secret that a user wrote into a file, on one line or several", async () => {
@@ -168,7 +171,10 @@ fault("a secret that a user wrote into a file, on one line or several", async ()
       /^1 token\.sh: \S+password must be one line of text/,
       JSON.stringify(text),
     );
-  return { happened: "one line counts, anything else is refused in a sentence", lost: "nothing" };
+  return {
+    happened: "exactly one line is accepted; anything else is refused with one sentence",
+    lost: "nothing",
+  };
 });
 
 /** Runs `vagrant/k3s.sh` with an ssh that writes down which machine was asked what, and answers by a script. */
@@ -226,7 +232,7 @@ fault("a server leaves, and etcd does not remove it", async () => {
     /three stays a server, .*nothing was uninstalled.*'A cluster that lost most of its servers'/,
   );
   return {
-    happened: "exit 1, it stays a server",
+    happened: "exit 1; it remains a server",
     lost: log.some((line) => line.endsWith("uninstall")) ? "the server" : "nothing",
   };
 });
@@ -235,7 +241,7 @@ fault("a server leaves, and no other can be reached", async () => {
   const { exitCode, log } = await leaving("silent", three, 'test "$alias" = three.cluster || exit 255');
   assert.equal(exitCode, 1);
   return {
-    happened: "exit 1, it stays a server",
+    happened: "exit 1; it remains a server",
     lost: log.some((line) => line.endsWith("uninstall")) ? "the server" : "nothing",
   };
 });
@@ -256,7 +262,7 @@ fault("three servers become one: the leaving ones are not asked about each other
     "three.cluster uninstall",
     "one.cluster after",
   ]);
-  return { happened: "the server that stays is told, before and after", lost: "nothing" };
+  return { happened: "the remaining server is told, before and after", lost: "nothing" };
 });
 
 fault("plain pulumi destroys a whole cluster: no leaving server is told of the others", async () => {
@@ -273,7 +279,7 @@ fault("a server leaves, and the list of remaining servers is unreadable", async 
   assert.equal(exitCode, 1);
   assert.match(stderr, /\.lab\/cluster\/servers cannot be read: nothing was uninstalled/);
   return {
-    happened: "exit 1: that nobody stays is said by a list that is not there",
+    happened: "exit 1: only a missing list means that no server remains",
     lost: log.some((line) => line.endsWith("uninstall")) ? "the server" : "nothing",
   };
 });
@@ -352,7 +358,7 @@ esac`;
   });
   assert.equal(exitCode, 1);
   assert.equal(log.at(-1), "one.cluster uncordon");
-  return { happened: "exit 1, and the agent takes pods again", lost: "nothing" };
+  return { happened: "exit 1; the agent accepts pods again", lost: "nothing" };
 });
 
 fault(

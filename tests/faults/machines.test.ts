@@ -151,7 +151,7 @@ test("C3: a machine is absent if its provider's list does not contain it", async
 fault("C3: losing every note of a machine changes nothing", async () => {
   await dockerWith(container());
   assert.deepEqual(await look(), { state: "running", generation: "g1" });
-  return { happened: "no change: what is written on the machine decides", lost: "nothing" };
+  return { happened: "no change: the marks on the machine decide", lost: "nothing" };
 });
 
 for (const [state, seen] of [
@@ -202,7 +202,7 @@ fault("a user's container from a commit of a machine has its labels, but is not 
   const log = await asked();
   assert.match(log, /docker rm --force --volumes c0ffee/);
   return {
-    happened: "the machine alone goes",
+    happened: "only the machine is removed",
     lost: /rm .*c0b1ed/.test(log) ? "the container" : "nothing",
   };
 });
@@ -243,7 +243,7 @@ for (const [state, seen] of [
     } finally {
       delete process.env.LC_ALL;
     }
-    return { happened: "asked in the C locale", lost: "nothing" };
+    return { happened: "virsh runs in the C locale", lost: "nothing" };
   });
 
 fault("a clone of a libvirt machine has its description, but is not the machine", async () => {
@@ -259,7 +259,7 @@ fault("a clone of a libvirt machine has its description, but is not the machine"
   const log = await asked();
   assert.match(log, new RegExp(`undefine ${name}$`, "m"));
   return {
-    happened: "the machine alone goes",
+    happened: "only the machine is removed",
     lost: log.includes("undefine k3s-lab-cluster-faults-agent-clone") ? "the clone" : "nothing",
   };
 });
@@ -295,7 +295,7 @@ fault(
       assert.match(all ?? "", /renamed/);
     }
     return {
-      happened: "refused: how it gets its name back",
+      happened: "refused, with the command that restores the name",
       lost: /vol-delete/.test(await asked()) ? "its disk" : "nothing",
     };
   },
@@ -378,7 +378,7 @@ fault("a renamed VirtualBox machine; one that an interrupted Vagrant has not nam
   } finally {
     await rm(join(labDir, stack, "vagrant"), { recursive: true });
   }
-  return { happened: "refused: how it gets its name back", lost: "nothing" };
+  return { happened: "refused, with the command that restores the name", lost: "nothing" };
 });
 
 refused(
@@ -483,7 +483,7 @@ for (const [provider, file] of [
         ])
           assert.equal(await run(), "absent");
       });
-      return { happened: "refused: it runs", lost: "nothing" };
+      return { happened: "refused, because it runs", lost: "nothing" };
     },
   );
 
@@ -517,7 +517,7 @@ fault(".lab/id was lost: its machines are neither gone nor another checkout's", 
     said.push((await problem(run))?.message ?? "taken for gone");
   for (const message of said)
     assert.match(message, /was created from this folder under the lab id old-id.*`echo old-id >'\S+id'`/);
-  return { happened: "refused, with the command that puts the id back", lost: "nothing" };
+  return { happened: "refused, with the command that restores the id", lost: "nothing" };
 });
 
 // Hosts.
@@ -536,7 +536,7 @@ fault("C5: a host key added to the file is another way to the same host", async 
   const pinned = await observeHost({ ...host, ssh: { user: "me", hostKey } as (typeof host)["ssh"] });
   assert.deepEqual(before, { state: "running", generation: "m1" });
   assert.deepEqual(pinned, before);
-  return { happened: "no replacement: the host is its /etc/machine-id", lost: "nothing" };
+  return { happened: "no replacement: /etc/machine-id identifies the host", lost: "nothing" };
 });
 
 fault("C5: known_hosts removed, as the lab advises: the host stays the same", async () => {
@@ -727,7 +727,7 @@ fault("C3: networks pruned while the machines were stopped are recreated", async
     await asked(),
     /network create --label k3s-lab\.id=\S+ --subnet 192\.168\.42\.0\/24[\s\S]*network connect --ip 192\.168\.42\.111 net2 c0ffee[\s\S]*docker start c0ffee/,
   );
-  return { happened: "made again, with the machine's address", lost: "nothing" };
+  return { happened: "recreated with the machine's address", lost: "nothing" };
 });
 
 fault("H8: a machine with more CPUs than the host gets what there is, with a message", async () => {
@@ -741,7 +741,7 @@ fault("H8: a machine with more CPUs than the host gets what there is, with a mes
   assert.equal(exitCode, 0, all);
   assert.match(all, /^warning: agent asks for 2 CPUs, but Docker has only 1$/m);
   assert.match(await asked(), /docker update --cpu-period 100000 --cpu-quota 200000/);
-  return { happened: "a sentence, and the machine runs", lost: "nothing" };
+  return { happened: "a warning; the machine runs", lost: "nothing" };
 });
 
 fault("H7: a container accepts a key that no file on this machine holds", async () => {
@@ -760,7 +760,7 @@ fault("H7: a container accepts a key that no file on this machine holds", async 
   assert.match(await asked(), /chown vagrant:vagrant/);
   const vagrantfile = await readFile(join(root, "vagrant/Vagrantfile"), "utf8");
   assert.doesNotMatch(vagrantfile, /:\/home\/vagrant\/\.ssh/);
-  return { happened: "any uid may own the checkout, which may move", lost: "nothing" };
+  return { happened: "the checkout may have any owner, and may be moved", lost: "nothing" };
 });
 
 /** Docker with one container: what `docker ps` prints depends on the labels that it is asked for. */
@@ -794,7 +794,7 @@ fault(".lab/id was lost: destroy does not report a running machine as gone", asy
     assert.equal(exitCode, 1, all);
     assert.match(all ?? "", /was created under the lab id old-id.*`echo old-id >'\S+\/\.lab\/id'`/);
   }
-  return { happened: "exit 1, with the command that puts the id back", lost: "nothing" };
+  return { happened: "exit 1, with the command that restores the id", lost: "nothing" };
 });
 
 fault("H14: idle networks of other Vagrant projects stay", async () => {
@@ -952,6 +952,6 @@ fault(
     const log = await asked();
     assert.equal(disk.exec(log)?.[1], `k3s-lab-${stack}-agent.img`, log);
     assert.ok(log.search(disk) < log.lastIndexOf("vagrant up"), log);
-    return { happened: "what is left of the disk is deleted, then the machine is made", lost: "nothing" };
+    return { happened: "the rest of the disk is deleted, then the machine is created", lost: "nothing" };
   },
 );

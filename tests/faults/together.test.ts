@@ -138,7 +138,7 @@ suite("a new cluster and its first apps, with the real Pulumi", withPulumi, () =
     await writeFile(place("go"), "");
     assert.match(await run.ended, /ENDED 1 .*the apps' own fault/s);
     return {
-      happened: "exit 1 with their words, once the cluster is up",
+      happened: "exit 1 with their message, once the cluster is up",
       lost: (await exists(place("installed"))) ? "nothing" : "the installation that was on its way",
     };
   });
@@ -148,7 +148,7 @@ suite("a new cluster and its first apps, with the real Pulumi", withPulumi, () =
     await untilBoth(run);
     await writeFile(place("go"), "exit 7");
     assert.match(await run.ended, /ENDED 1 .*exit status 7/s);
-    return { happened: "exit 1 with the cluster's words; the apps do not wait on", lost: "nothing" };
+    return { happened: "exit 1 with the cluster's message; the apps stop waiting", lost: "nothing" };
   });
 
   fault("the cluster's Pulumi is killed while the first apps wait for it", async () => {
@@ -160,7 +160,10 @@ suite("a new cluster and its first apps, with the real Pulumi", withPulumi, () =
     assert.match(await run.ended, /ENDED 1 pulumi up of the stack "cluster" failed/);
     await writeFile(place("go"), "");
     assert.match(await up().ended, /ENDED well/);
-    return { happened: "exit 1 with the cluster's words; the next run goes on with both", lost: "nothing" };
+    return {
+      happened: "exit 1 with the cluster's message; the next run continues with both",
+      lost: "nothing",
+    };
   });
 
   for (const signal of ["SIGINT", "SIGKILL"] as const)
@@ -173,7 +176,7 @@ suite("a new cluster and its first apps, with the real Pulumi", withPulumi, () =
       const next = up();
       assert.match(await next.ended, /ENDED well/);
       assert.ok(await exists(place("apps-ended")));
-      return { happened: "the next run goes on with both", lost: "nothing" };
+      return { happened: "the next run continues with both", lost: "nothing" };
     });
 
   fault("a new cluster, and apps that are on another", async () => {
@@ -188,6 +191,6 @@ suite("a new cluster and its first apps, with the real Pulumi", withPulumi, () =
     const runs = log.filter((line) => line.startsWith("up ") && line.includes("--stack apps-b"));
     assert.equal(runs.length, 1);
     assert.doesNotMatch(runs.join(), /--refresh/, "what it would show nobody was asked about");
-    return { happened: "they are run as they were looked at", lost: "nothing" };
+    return { happened: "they run as they were previewed, without --refresh", lost: "nothing" };
   });
 });

@@ -136,7 +136,7 @@ fault("Up to date: the stack file is unreadable when Pulumi ends", async () => {
     'const good = fs.readFileSync(here("Pulumi.cluster.yaml")); fs.writeFileSync(here("Pulumi.cluster.yaml"), "config: [")';
   const then = 'fs.writeFileSync(here("Pulumi.cluster.yaml"), good)';
   assert.equal(await isUpToDate("cluster", { during, then }), false);
-  return { happened: "what was done is done; Pulumi runs the next time", lost: "nothing" };
+  return { happened: "the run succeeds; the next run starts Pulumi", lost: "nothing" };
 });
 
 fault("Up to date: K3s has stopped when Pulumi ends", async () => {
@@ -167,7 +167,7 @@ for (const [what, outputs] of [
       { urn: `urn:pulumi:cluster::k3s-lab::${type}::s`, type, outputs },
     ]);
     assert.equal(await isUpToDate("apps"), false);
-    return { happened: "Pulumi runs, and says what is wrong", lost: "nothing" };
+    return { happened: "Pulumi runs and reports the problem", lost: "nothing" };
   });
 
 fault("Up to date: a node has lost the apps' image when Pulumi ends", async () => {

@@ -97,7 +97,10 @@ describe("K3s by Ansible", { concurrency: false }, () => {
     const lost = (await state()) === made ? "nothing" : await state();
     await writeStack("ansible", "--v=1");
     await checkout.succeeded(await up());
-    return { happened: "exit 1 with K3s's reason, the old flags run; the next up works", lost };
+    return {
+      happened: "exit 1 with K3s's reason, the old flags are restored; the next `lab up` succeeds",
+      lost,
+    };
   });
 
   test("the script finds everything as the playbook left it, and restarts nothing", async () => {

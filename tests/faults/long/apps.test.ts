@@ -130,7 +130,7 @@ fault("C6: a user's namespace and app on the lab's cluster conflict", async () =
   });
   const lost = await lostSince(before);
   await kubectl("delete", "namespace/mine", "deployment/app9");
-  return { happened: "exit 2 by lab, and refused by plain pulumi", lost };
+  return { happened: "`lab` exits with 2, and plain Pulumi refuses it", lost };
 });
 
 fault("C13: a second apps stack on one cluster", async () => {
@@ -164,7 +164,7 @@ fault("C7: k3s-lab:namespace changes, and every app names its own", async () => 
   }
   const lost = await lostSince(before);
   await kubectl("delete", "namespace", "spare");
-  return { happened: "no app is renamed, made or deleted", lost };
+  return { happened: "no app is renamed, created or deleted", lost };
 });
 
 fault("H6: the app's image was removed from a node", async () => {
@@ -183,7 +183,7 @@ fault("H6: the app's image was removed from a node", async () => {
   const lost = (await images()).length > 0 ? "nothing" : "the image";
   const again = await checkout.succeeded(await checkout.lab("up", "apps"));
   assert.match(again.all, /Stack apps: no change/);
-  return { happened: "preview shows it, lab up loads it again", lost };
+  return { happened: "the preview shows it; `lab up` loads it again", lost };
 });
 
 fault("a killed run created objects without recording them, and the version has changed since", async () => {
@@ -207,7 +207,10 @@ fault("a killed run created objects without recording them, and the version has 
   assert.match(all, /Stack apps: 12 create/);
   await writeFile(file, text);
   await checkout.succeeded(await checkout.lab("up", "apps"));
-  return { happened: "the next run takes them on, with their new version", lost: await lostSince(before) };
+  return {
+    happened: "the next run continues with them and their new version",
+    lost: await lostSince(before),
+  };
 });
 
 fault("two apps stacks on one cluster, and one of them leaves", async () => {
@@ -247,7 +250,7 @@ fault("H6: an Ingress is deleted with kubectl", async () => {
   assert.match(all, /Repair of apps: .*1 create/);
   await answers("app2.com", "app2");
   return {
-    happened: "plain up and preview do not see it; up --refresh and lab up put it right",
+    happened: "plain `up` and `preview` do not notice it; `up --refresh` and `lab up` repair it",
     lost: await lostSince(others),
   };
 });

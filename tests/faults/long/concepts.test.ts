@@ -67,13 +67,13 @@ describe("which data survives what, on every kind of volume", { concurrency: fal
     const restarts = () => ofPods("status.containerStatuses[0].restartCount");
     await pWaitFor(async () => (await restarts()).includes("1"), { interval: 500, timeout: 90_000 });
     assert.deepEqual(await earlier(), { ...alone, "host-path": "0", "persistent-volume": "0", claim: "0" });
-    return { happened: "it began again in the same pod", lost: "nothing" };
+    return { happened: "it restarted in the same pod", lost: "nothing" };
   });
 
   fault("all pods are deleted: data inside the pod is gone", async () => {
     await kubectl("delete", "pods", "--all", "--force", "--grace-period=0");
     assert.deepEqual(await earlier(), { ...alone, "host-path": "2", "persistent-volume": "2", claim: "2" });
-    return { happened: "new pods found what earlier ones had written", lost: "nothing" };
+    return { happened: "new pods found the earlier ones' data", lost: "nothing" };
   });
 
   fault("their node restarts: in-memory data is gone", async () => {
@@ -84,7 +84,7 @@ describe("which data survives what, on every kind of volume", { concurrency: fal
     await checkout.output("docker", "restart", "--time=1", `k3s-lab-cluster-${node}`);
     await pWaitFor(async () => (await addresses()) !== before, { interval: 500, timeout: 120_000 });
     assert.deepEqual(await earlier(), { ...alone, "host-path": "0", "persistent-volume": "0", claim: "2" });
-    return { happened: "the same pods began again", lost: "nothing" };
+    return { happened: "the same pods restarted", lost: "nothing" };
   });
 
   test("`lab down` names both claims and asks; then nothing of the stack is left in the cluster", async () => {

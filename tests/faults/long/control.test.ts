@@ -93,7 +93,7 @@ describe("interrupted runs, and runs from a misconfigured shell", { concurrency:
     await checkout.succeeded(await checkout.pulumi("preview", "cluster", "--expect-no-changes"));
     await checkout.succeeded(await checkout.pulumi("up", "cluster"));
     assert.deepEqual(await readStackFiles(), stackFiles);
-    return { happened: "every byte as it was", lost: "nothing" };
+    return { happened: "no byte was changed", lost: "nothing" };
   });
 
   fault("H20: a half-written host.json while the lab is up", async () => {
@@ -103,7 +103,7 @@ describe("interrupted runs, and runs from a misconfigured shell", { concurrency:
     assert.equal(exitCode, 0, all);
     assert.match(all, /the lab is already up/);
     assert.equal(await checkout.uid(), before);
-    return { happened: "what runs decides; the notes are recreated", lost: "nothing" };
+    return { happened: "what runs decides; the file is recreated", lost: "nothing" };
   });
 
   for (const [name, from, to, code, sentence] of [

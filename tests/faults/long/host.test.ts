@@ -58,7 +58,10 @@ suite("the lab's own Docker daemon under a running lab", { skip }, () => {
       const kubectl = await lab.run("kubectl", "get", "nodes");
       assert.equal(kubectl.exitCode, 0, "the cluster answers without Docker");
       await lab.succeeded(await lab.lab("up", "cluster"));
-      return { happened: "machines ran on, lab up started dockerd again", lost: lost(as, await alive()) };
+      return {
+        happened: "the machines kept running; `lab up` restarted dockerd",
+        lost: lost(as, await alive()),
+      };
     },
     minutes(6),
   );
@@ -76,7 +79,10 @@ suite("the lab's own Docker daemon under a running lab", { skip }, () => {
       } finally {
         process.kill(daemon, "SIGCONT");
       }
-      return { happened: "up and down exit 1 and say how it goes on", lost: lost(as, await alive()) };
+      return {
+        happened: "`lab up` and `lab down` exit with 1 and show the next step",
+        lost: lost(as, await alive()),
+      };
     },
     minutes(4),
   );
@@ -103,7 +109,10 @@ suite("the lab's own Docker daemon under a running lab", { skip }, () => {
       }
       const again = await lab.lab("down", "cluster");
       assert.equal(again.exitCode, 0, again.all);
-      return { happened: "lab down leaves the daemon to it, and ends it afterwards", lost: "nothing" };
+      return {
+        happened: "`lab down` leaves the daemon running for it, and stops it afterwards",
+        lost: "nothing",
+      };
     },
     minutes(4),
   );
@@ -151,7 +160,7 @@ for (const [when, where] of [
         assert.match(said.message, /no space/i);
         assert.deepEqual(left, []);
         assert.deepEqual(stopped, { state: "ended" });
-        return { happened: "exit 4; nothing half is left", lost: "nothing" };
+        return { happened: "exit 4; nothing is left half-created", lost: "nothing" };
       } finally {
         await rm(folder, { recursive: true, force: true });
       }

@@ -76,7 +76,7 @@ describe("hosts that are reached differently", { concurrency: false }, () => {
     assert.match(all, /the host worker is already the node a1 of this cluster, and K3s cannot rename a node/);
     await write();
     await succeeded(await preview("--expect-no-changes"));
-    return { happened: "exit 2, refused in a sentence", lost: await lost() };
+    return { happened: "exit 2 with one sentence", lost: await lost() };
   });
 
   fault("Medium: a dead host does not block unchanged hosts", async () => {

@@ -69,7 +69,7 @@ async function repaired(name: string, planned: RegExp): Promise<{ happened: stri
   await up();
   await ready();
   assert.match(await preview(), /\d+ unchanged\n*$/);
-  return { happened: "made again alone, joined the others", lost: await lost(before) };
+  return { happened: "only that server is recreated; it joined the others", lost: await lost(before) };
 }
 
 describe("a k3d cluster of three servers and its faults", { concurrency: false }, () => {
@@ -130,7 +130,7 @@ describe("a k3d cluster of three servers and its faults", { concurrency: false }
       assert.match(await preview(), /\d+ unchanged\n*$/);
       assert.equal((await stat(kubeconfig)).mode & 0o777, 0o600);
     }
-    return { happened: "preview says it, lab up writes it again", lost: await lost(before) };
+    return { happened: "the preview shows it; `lab up` writes it again", lost: await lost(before) };
   });
 
   fault("the registry's container is gone: the pushed images are not", async () => {
@@ -146,7 +146,7 @@ describe("a k3d cluster of three servers and its faults", { concurrency: false }
     await kubectl("run", "pushed", "--image=k3d-registry.localhost:5050/pushed:1");
     await kubectl("wait", "--for=condition=Ready", "--timeout=60s", "pod/pushed");
     await kubectl("delete", "pod", "pushed", "--force");
-    return { happened: "made again with its images; a pod runs from one", lost: await lost(before) };
+    return { happened: "recreated with its images; a pod runs from one", lost: await lost(before) };
   });
 
   fault("C3: a server paused, another and the agent stopped", async () => {
@@ -243,7 +243,7 @@ describe("a k3d cluster of three servers and its faults", { concurrency: false }
       await succeeded(await checkout.lab("verify", "k3d-ha"));
       assert.match(await preview(), /\d+ unchanged\n*$/);
       return {
-        happened: "exit 1; by the documented way back all three run again, with the same revision",
+        happened: "exit 1; after the documented recovery all three run again, with the same revision",
         lost: await lost(before),
       };
     });
@@ -267,7 +267,7 @@ describe("a k3d cluster of three servers and its faults", { concurrency: false }
     );
     assert.equal(names, "k3d-other-server-0");
     assert.doesNotMatch(await docker("network", "ls", "--format", "{{.Name}}"), /^k3d-k3d$/m);
-    return { happened: "exit 3, then with --replace the new one in its place", lost: "nothing" };
+    return { happened: "exit 3; with --replace the new one takes its place", lost: "nothing" };
   });
 
   test("`pulumi destroy` leaves only the other cluster in Docker", async () => {

@@ -201,7 +201,10 @@ describe("K3s on a server and an agent", { concurrency: false }, () => {
       const cost = await lost("a1", "s1");
       await writeStack(["a1", "s1"]);
       await succeeded(await up());
-      return { happened: "exit 1 with K3s's reason, the old flags run; the next up works", lost: cost };
+      return {
+        happened: "exit 1 with K3s's reason, the old flags are restored; the next `lab up` succeeds",
+        lost: cost,
+      };
     });
 
   fault("C1: a server-only flag among the agents' is rejected", async () => {
@@ -225,7 +228,7 @@ describe("K3s on a server and an agent", { concurrency: false }, () => {
     await succeeded(await up());
     const { exitCode } = await on("s1", "test", "-d", "/var/lib/k3s-lab/before");
     assert.notEqual(exitCode, 0, "the change is still open");
-    return { happened: "the next run goes on by itself", lost: await lost("a1", "s1") };
+    return { happened: "the next run continues by itself", lost: await lost("a1", "s1") };
   });
 
   const harms: readonly (readonly [string, () => Promise<unknown>])[] = [
@@ -242,7 +245,10 @@ describe("K3s on a server and an agent", { concurrency: false }, () => {
     fault(`H6: ${what}`, async () => {
       await harm();
       await repaired();
-      return { happened: "preview says it, lab up repairs it, then no change", lost: await lost("a1", "s1") };
+      return {
+        happened: "the preview shows it; `lab up` repairs it; then no change",
+        lost: await lost("a1", "s1"),
+      };
     });
 
   fault("plain pulumi with --parallel 2 creates a lab whose agents come before the server", async () => {
@@ -251,7 +257,7 @@ describe("K3s on a server and an agent", { concurrency: false }, () => {
     await writeStack(["a1", "s1"]);
     await succeeded(await checkout.pulumi("up", "cluster", "--parallel", "2"));
     await kubectl("create", "configmap", "kept", "--from-literal=a=b");
-    return { happened: "it comes up", lost: await lost("a1", "s1") };
+    return { happened: "it starts", lost: await lost("a1", "s1") };
   });
 });
 
@@ -346,7 +352,7 @@ describe("K3s on three servers", { concurrency: false }, () => {
       await succeeded(await checkout.lab("up", "cluster", "--replace"));
       assert.equal(await clusters(), 1);
       return {
-        happened: "it joined the others again, twice; while they were paused it was refused; `lab up` asked",
+        happened: "it rejoined the others twice; while they were paused it was refused; `lab up` asked",
         lost: await lost("a1", "s1", "s2", "s3"),
       };
     },
@@ -381,7 +387,7 @@ describe("K3s on three servers", { concurrency: false }, () => {
     );
     assert.match(again.all, /the cluster answers here: it has its majority/);
     return {
-      happened: "exit 1; by the documented way back all three run again, with the same revision",
+      happened: "exit 1; after the documented recovery all three run again, with the same revision",
       lost: await lost("a1", "s1", "s2", "s3"),
     };
   });

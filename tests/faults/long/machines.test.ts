@@ -76,7 +76,7 @@ describe("machines that were changed by hand", { concurrency: false }, () => {
       assert.match(all, /command:local:Command (agent|server) update/);
       assert.doesNotMatch(all, /to replace|to delete/);
       await putRight();
-      return { happened: "preview: an update; lab up put it right", lost: await lost(before) };
+      return { happened: "the preview shows an update; `lab up` repairs it", lost: await lost(before) };
     });
 
   fault("labels and taints of running nodes change in the file, and users set some by hand", async () => {
@@ -127,7 +127,10 @@ describe("machines that were changed by hand", { concurrency: false }, () => {
     assert.match(all, /command:local:Command agent replace/);
     assert.doesNotMatch(all, /command:local:Command server/);
     await putRight();
-    return { happened: "that machine alone was recreated, unasked", lost: await lost({ [server]: id }) };
+    return {
+      happened: "only that machine was recreated, without a question",
+      lost: await lost({ [server]: id }),
+    };
   });
 
   fault("C3: Docker hangs while it is asked", async () => {
@@ -140,7 +143,7 @@ describe("machines that were changed by hand", { concurrency: false }, () => {
     assert.match(all, /Docker does not list .*no answer within 20 s.*nothing is touched/);
     assert.doesNotMatch(all, /to replace/);
     await checkout.succeeded(await preview("--expect-no-changes"));
-    return { happened: "the preview fails and says why", lost: await lost(before) };
+    return { happened: "the preview fails with the reason", lost: await lost(before) };
   });
 
   fault("C4: the agent is renamed and keeps its address", async () => {
@@ -164,6 +167,6 @@ describe("machines that were changed by hand", { concurrency: false }, () => {
     assert.equal(exitCode, 0, all);
     assert.deepEqual(folders.filter(existsSync), [], "a machine is left");
     await checkout.edit(`Pulumi.${stack}.yaml`, "config: [", "config:");
-    return { happened: "down goes by what was recorded", lost: "nothing" };
+    return { happened: "`lab down` uses what was recorded", lost: "nothing" };
   });
 });

@@ -143,7 +143,10 @@ describe("the guest book's data and faults of its database", {
     await entry("db-0", "initialise");
     await kubectl("rollout", "status", "statefulset/db", "--timeout=120s");
     await succeeded(await checkout.lab("restore", stack, "book.dump"));
-    return { happened: "db-0 waits; an empty database by hand, then the backup", lost: await lost() };
+    return {
+      happened: "db-0 waits; an empty database is created by hand, then the backup is restored",
+      lost: await lost(),
+    };
   });
 
   fault("`lab down` is interrupted once the StatefulSet is gone", async () => {
@@ -157,7 +160,7 @@ describe("the guest book's data and faults of its database", {
       assert.doesNotMatch(all, /did not create/);
     }
     await up();
-    return { happened: "exit 3 names every volume; `lab up` goes on with the data", lost: await lost() };
+    return { happened: "exit 3 names every volume; `lab up` continues with the data", lost: await lost() };
   });
 
   fault("the cluster is lost and replaced by a new one", async () => {
