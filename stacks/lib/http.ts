@@ -8,7 +8,7 @@ export interface HttpAnswer {
 
 export interface HttpOptions {
   /** A `Host` header here is sent unchanged, whatever the URL says. */
-  readonly headers?: Readonly<Record<string, string>>;
+  readonly headers?: Readonly<Record<string, string | readonly string[]>>;
   /** Timeout of the whole exchange, in milliseconds. Default: 3000. */
   readonly timeout?: number;
   /** JSON to send. Default: none, it is a GET. */

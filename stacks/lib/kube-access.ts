@@ -15,6 +15,8 @@ export interface KubeAccess {
   readonly serverName?: string;
   /** Whether to accept any server certificate. Default: false. */
   readonly insecure?: boolean;
+  /** Headers that name the user as whom to act, as kubectl sends them. */
+  readonly impersonation?: Readonly<Record<string, string | readonly string[]>>;
   /** URL of an HTTP proxy. */
   readonly proxy?: string;
 }
@@ -50,15 +52,28 @@ export async function accessOf({ name, cluster, user }: KubeContext): Promise<Ku
   const token = fileToken?.trim() || user.token || plugin?.token;
   const pair = cert && key ? { cert, key } : plugin?.cert && plugin.key ? plugin : {};
   return {
-    server: cluster.server.replace(/\/$/, ""),
+    server: cluster.server.replace(/\/$/, "").replace(/^https?:/i, (scheme) => scheme.toLowerCase()),
     ...withValues({
       ...{ ca, cert: pair.cert, key: pair.key, token, proxy },
       basic: user.username && user.password && `${user.username}:${user.password}`,
       serverName: cluster["tls-server-name"],
     }),
     ...(cluster["insecure-skip-tls-verify"] ? { insecure: true } : {}),
+    ...(user.as ? { impersonation: impersonationOf(user) } : {}),
   };
 }
+
+/** https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation */
+const impersonationOf = (user: KubeContext["user"]): Required<KubeAccess>["impersonation"] => ({
+  ...withValues({ "impersonate-user": user.as, "impersonate-uid": user["as-uid"] }),
+  ...(user["as-groups"]?.length ? { "impersonate-group": user["as-groups"] } : {}),
+  ...Object.fromEntries(
+    Object.entries(user["as-user-extra"] ?? {}).map(([key, values]) => [
+      `impersonate-extra-${encodeURIComponent(key).toLowerCase()}`,
+      values,
+    ]),
+  ),
+});
 
 const withValues = <Key extends string>(texts: Readonly<Record<Key, string | undefined>>) =>
   Object.fromEntries(Object.entries(texts).filter(([, value]) => value)) as { [One in Key]?: string };

@@ -98,8 +98,12 @@ test("selects a context by name and names a missing one", async () => {
 test("supports what kubectl does: insecure TLS, server name, token file, exec plugin, proxy", async (t) => {
   const api = await certificate("named");
   const seen: (string | undefined)[] = [];
+  let impersonated: readonly string[] = [];
   const server = createServer(api, (request, response) => {
     seen.push(request.headers.authorization);
+    impersonated = request.rawHeaders.flatMap((name, at, all) =>
+      at % 2 === 0 && /^impersonate-/i.test(name) ? `${name.toLowerCase()}: ${all[at + 1]}` : [],
+    );
     response.end(JSON.stringify({ gitVersion: (request.socket as TLSSocket).servername || "none" }));
   });
   await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
@@ -133,6 +137,12 @@ test("supports what kubectl does: insecure TLS, server name, token file, exec pl
   };
   const insecure = { "insecure-skip-tls-verify": true };
   assert.equal(await ask(insecure), "none");
+  for (const server of [url.replace("https", "HTTPS"), url.replace("https://", "")])
+    assert.equal(await ask({ ...insecure, server }), "none");
+  await assert.rejects(ask({ server: "https://me:secret@127.0.0.1:1" }), ({ message }: Error) => {
+    assert.match(message, /^the API server https:\/\/127\.0\.0\.1:1: connection refused/);
+    return true;
+  });
   const ca = { "certificate-authority": "named.crt" };
   await assert.rejects(ask({ ...ca, "tls-server-name": "elsewhere" }), /altnames/);
   assert.equal(await ask(ca), "none");
@@ -150,6 +160,23 @@ test("supports what kubectl does: insecure TLS, server name, token file, exec pl
     "Bearer from-plugin",
     `Basic ${base64("me:secret")}`,
   ]);
+  const as = {
+    as: "admin",
+    "as-uid": "7",
+    "as-groups": ["a", "b"],
+    "as-user-extra": { "x.y/z": ["1", "2"] },
+  };
+  await ask(insecure, { token: "t", ...as });
+  assert.deepEqual(impersonated, [
+    "impersonate-user: admin",
+    "impersonate-uid: 7",
+    "impersonate-group: a",
+    "impersonate-group: b",
+    "impersonate-extra-x.y%2fz: 1",
+    "impersonate-extra-x.y%2fz: 2",
+  ]);
+  await ask(insecure, { token: "t" });
+  assert.deepEqual(impersonated, []);
   await writeFile(join(directory, "refuses"), "#!/bin/sh\necho secret\necho 'log in first' >&2\nexit 1\n", {
     mode: 0o700,
   });

@@ -389,7 +389,8 @@ const isPretended = (kind: string, { name, labels }: z.output<typeof metadata>):
 export function connect(access: KubeAccess, timeout = 5000): KubernetesApi & { close(): void } {
   const { send, close } = requests(access, timeout);
   const asked = new Map<string, Promise<unknown>>();
-  const where = `the API server ${access.server}`;
+  // A user and password in the URL are nobody's to read.
+  const where = `the API server ${access.server.replace(/\/\/[^/]*@/, "//")}`;
 
   const fetchJson = async (
     path: string,
@@ -500,9 +501,9 @@ function agentFor({ server, proxy, serverName: servername, insecure, ...trust }:
   });
 }
 
-function authorization({ token, basic }: KubeAccess): Readonly<Record<string, string>> {
-  if (token) return { authorization: `Bearer ${token}` };
-  return basic ? { authorization: `Basic ${Buffer.from(basic).toString("base64")}` } : {};
+function authorization({ token, basic, impersonation }: KubeAccess): Required<HttpOptions>["headers"] {
+  const credential = token ? `Bearer ${token}` : basic && `Basic ${Buffer.from(basic).toString("base64")}`;
+  return { ...(credential ? { authorization: credential } : {}), ...impersonation };
 }
 
 /** A taint in the format of kubectl and K3s. */

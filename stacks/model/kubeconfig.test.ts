@@ -149,6 +149,20 @@ test("passes on everything that client-go supports", () => {
   for (const part of [...Object.keys(cluster), "as-groups"]) assert.match(text, new RegExp(`"${part}"`));
 });
 
+test("a server without a scheme gets the one that kubectl gives it; merge keys are merged", () => {
+  const serverOf = (user: object, cluster: object) =>
+    chooseContext(several([{ name: "a", user }], cluster), file).cluster.server;
+  assert.equal(serverOf({}, { server: "localhost:8001" }), "http://localhost:8001");
+  assert.equal(serverOf({}, { server: "h", "insecure-skip-tls-verify": true }), "https://h");
+  const cert = { "client-certificate": "c", "client-key": "k" };
+  assert.equal(serverOf(cert, { server: "h:6443" }), "https://h:6443");
+  const text = several([{ name: "a", user: {} }]).replace(
+    "server: https://a:6443",
+    "<<: &x {server: https://c}",
+  );
+  assert.equal(chooseContext(text, file).cluster.server, "https://c");
+});
+
 test("an invalid or incomplete kubeconfig is rejected without showing its content", () => {
   const refusals: readonly (readonly [string, string | undefined, RegExp])[] = [
     [several([]), "c", /has no context "c"; it has: a, b, half\. Set k3s-lab:cluster\.context/],
@@ -167,7 +181,7 @@ test("an invalid or incomplete kubeconfig is rejected without showing its conten
       "a",
       /the cluster of its context "a" is wrong at server/,
     ],
-    ...["h:6443", "ftp://h", "https://h:99999", "https://h\n", "not a url"].map(
+    ...["ftp://h", "h:99999", "https://h:99999", "https://h\n", "not a url"].map(
       (server) =>
         [several([{ name: "a", user: {} }], { server }), "a", /the cluster .* is wrong at server/] as const,
     ),
@@ -192,6 +206,7 @@ test("an invalid or incomplete kubeconfig is rejected without showing its conten
         [{ "client-certificate-data": "YQ==" }, "client-key"],
         [{ "client-key": "key.pem" }, "client-certificate"],
         [{ password: "secret" }, "username"],
+        [{ "as-groups": ["secret"] }, "as"],
         [{ username: "me", password: "secret", token: "secret" }, "username"],
         [{ exec: { apiVersion: "client.authentication.k8s.io/v1alpha1", command: "x" } }, "exec.apiVersion"],
         [{ exec: { apiVersion: "client.authentication.k8s.io/v1", command: "x" } }, "exec.interactiveMode"],

@@ -56,10 +56,12 @@ const urlOf =
   (one: string) =>
     !/\s/.test(one) && URL.canParse(one) && schemes.includes(new URL(one).protocol.slice(0, -1));
 
+const hasScheme = (server: string): boolean => /^[a-z]+:\/\//i.test(server);
+
 /** A cluster of a kubeconfig; client-go interprets the other keys. */
 const clusterSchema = z
   .looseObject({
-    server: z.string().refine(urlOf("http", "https")),
+    server: z.string().refine((one) => urlOf("http", "https")(hasScheme(one) ? one : `http://${one}`)),
     "certificate-authority": path,
     "certificate-authority-data": base64,
     "insecure-skip-tls-verify": z.boolean().optional(),
@@ -96,6 +98,9 @@ const userSchema = z
     password: text,
     as: text,
     exec: execSchema.nullish(),
+    "as-uid": text,
+    "as-groups": z.array(z.string()).nullish(),
+    "as-user-extra": z.record(z.string(), z.array(z.string())).nullish(),
   })
   .superRefine((one, { addIssue }) => {
     const refuse = (key: string) => addIssue({ code: "custom", path: [key] });
@@ -104,6 +109,7 @@ const userSchema = z
     if (cert !== has("client-key", "client-key-data")) refuse(cert ? "client-key" : "client-certificate");
     if (has("username") !== has("password")) refuse(has("username") ? "password" : "username");
     if (has("username") && has("token", "tokenFile")) refuse("username");
+    if (!has("as") && (one["as-uid"] || one["as-groups"]?.length || one["as-user-extra"])) refuse("as");
     if (one.exec?.apiVersion.endsWith("/v1") && one.exec.interactiveMode === undefined)
       refuse("exec.interactiveMode");
   });
@@ -196,14 +202,30 @@ function chooseFrom(config: z.output<typeof anySchema>, file: string, context?: 
       `has an auth-provider for "${chosen.user}", which kubectl no longer supports. Use a kubeconfig with a certificate, a token or an exec plugin.`,
     );
   return absolute(
-    {
+    withScheme({
       name,
       namespace: chosen.namespace,
       cluster: part(clusterSchema, cluster.cluster, "cluster"),
       user: part(userSchema, user.user ?? {}, "user"),
-    },
+    }),
     dirname(file),
   );
+}
+
+/** client-go expects TLS where something says so. */
+function withScheme(context: KubeContext): KubeContext {
+  const { cluster, user } = context;
+  if (hasScheme(cluster.server)) return context;
+  const isSecure =
+    cluster["insecure-skip-tls-verify"] ||
+    cluster["certificate-authority"] ||
+    cluster["certificate-authority-data"] ||
+    user["client-certificate"] ||
+    user["client-certificate-data"];
+  return {
+    ...context,
+    cluster: { ...cluster, server: `${isSecure ? "https" : "http"}://${cluster.server}` },
+  };
 }
 
 /** Makes paths independent of the working directory. */
@@ -246,7 +268,7 @@ export const contextNames = (content: string, file: string): readonly string[] =
 
 function parseAny(content: string, file: string, version: "1.1" | "1.2" = "1.2"): z.output<typeof anySchema> {
   try {
-    return anySchema.parse(parse(content, { version }));
+    return anySchema.parse(parse(content, { version, merge: true }));
   } catch {
     // No cause: the parser's message quotes the text, which holds credentials.
     throw refusal(
