@@ -712,10 +712,7 @@ fault("H26: a step fails while another waits for a slow program", async () => {
   assert.match(all, /SAID the reason/);
   assert.doesNotMatch(all, /AFTER/);
   assert.equal(await running(`sleep 3000.${number}`), "");
-  return {
-    happened: "reported at once; the other stack's program is ended, nothing else starts",
-    lost: "nothing",
-  };
+  return { happened: "reported at once; the other program is ended, nothing else starts", lost: "nothing" };
 });
 
 refused(

@@ -83,8 +83,5 @@ fault("the lab's original folder cannot be read: unknown whether this checkout i
   await writeFile(join(moved, ".lab/folder"), `${join(moved, "package.json", "lab")}\n`);
   const gone = await lab(moved, "env");
   assert.equal(gone.exitCode, 0, gone.all);
-  return {
-    happened: "exit 2 with the next step if it was moved; one that is gone is ignored",
-    lost: "nothing",
-  };
+  return { happened: "exit 2 with the next step; one that is gone is ignored", lost: "nothing" };
 });

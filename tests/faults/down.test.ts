@@ -282,10 +282,7 @@ fault("`lab down` when a provider cannot list leftovers", async () => {
     );
   assert.equal((await broken("docker")).stdout, "[]", "nor one that was in Docker the others");
   assert.match((await broken()).stderr, /LabError/, "where it was is not known: it may be anywhere");
-  return {
-    happened: "an error for each provider that the lab used, and for none that it did not",
-    lost: "nothing",
-  };
+  return { happened: "an error for each provider that the lab used, and for no other", lost: "nothing" };
 });
 
 fault("`lab down` of Docker machines with a broken libvirt that was never used", async () => {
@@ -374,10 +371,7 @@ suite("`lab down` with the real Pulumi", withPulumi, () => {
         recorded.close();
         other.close();
       }
-      return {
-        happened: "the recorded cluster is queried: exit 3, the recorded objects are named",
-        lost: "nothing",
-      };
+      return { happened: "the recorded cluster is queried: exit 3 names the objects", lost: "nothing" };
     });
 
   fault("moving apps off a foreign cluster was interrupted, and both stacks are taken down", async () => {
@@ -625,10 +619,7 @@ esac
       ["undefine k3s-lab-cluster-virt-server"],
     );
     assert.match(all, /libvirt keeps running: k3s-lab-cluster-virt-other/);
-    return {
-      happened: "found and removed by its labels; the other lab's stays, with its networks",
-      lost: "nothing",
-    };
+    return { happened: "removed by its labels; the other lab's stays, with its networks", lost: "nothing" };
   });
 
   fault("H29: a container in no state after plain `pulumi destroy`, with `provider: auto`", async () => {

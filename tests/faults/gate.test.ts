@@ -326,10 +326,7 @@ fault("Rule 5: Docker lists a machine for `lab up` but not for Pulumi", async ()
     process.env.PATH = PATH;
     await rm(folder, { recursive: true });
   }
-  return {
-    happened: "Pulumi does not start; the same if the file was edited meanwhile",
-    lost: "nothing",
-  };
+  return { happened: "Pulumi does not start; the same if the file was edited meanwhile", lost: "nothing" };
 });
 
 for (const [key, exit] of [

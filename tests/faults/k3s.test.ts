@@ -75,7 +75,7 @@ fault("C1: a K3s change is killed, and the file is corrected", async () => {
   const outcome = await provision(name, runs);
   assert.equal(outcome.status, 0, outcome.stderr);
   return {
-    happened: "the next run continues, and K3s runs with the flags of the stack file",
+    happened: "the next run continues, and K3s runs with the stack file's flags",
     lost: await lost(name, outcome),
   };
 });
@@ -171,10 +171,7 @@ fault("a secret that a user wrote into a file, on one line or several", async ()
       /^1 token\.sh: \S+password must be one line of text/,
       JSON.stringify(text),
     );
-  return {
-    happened: "exactly one line is accepted; anything else is refused with one sentence",
-    lost: "nothing",
-  };
+  return { happened: "exactly one line is accepted; anything else is refused", lost: "nothing" };
 });
 
 /** Runs `vagrant/k3s.sh` with an ssh that writes down which machine was asked what, and answers by a script. */

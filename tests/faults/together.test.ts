@@ -160,10 +160,7 @@ suite("a new cluster and its first apps, with the real Pulumi", withPulumi, () =
     assert.match(await run.ended, /ENDED 1 pulumi up of the stack "cluster" failed/);
     await writeFile(place("go"), "");
     assert.match(await up().ended, /ENDED well/);
-    return {
-      happened: "exit 1 with the cluster's message; the next run continues with both",
-      lost: "nothing",
-    };
+    return { happened: "exit 1 with the cluster's message; the next run continues both", lost: "nothing" };
   });
 
   for (const signal of ["SIGINT", "SIGKILL"] as const)

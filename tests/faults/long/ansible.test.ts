@@ -98,7 +98,7 @@ describe("K3s by Ansible", { concurrency: false }, () => {
     await writeStack("ansible", "--v=1");
     await checkout.succeeded(await up());
     return {
-      happened: "exit 1 with K3s's reason, the old flags are restored; the next `lab up` succeeds",
+      happened: "exit 1 with K3s's reason, old flags restored; the next up succeeds",
       lost,
     };
   });

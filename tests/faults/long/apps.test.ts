@@ -250,7 +250,7 @@ fault("H6: an Ingress is deleted with kubectl", async () => {
   assert.match(all, /Repair of apps: .*1 create/);
   await answers("app2.com", "app2");
   return {
-    happened: "plain `up` and `preview` do not notice it; `up --refresh` and `lab up` repair it",
+    happened: "plain `up` misses it; `up --refresh` and `lab up` repair it",
     lost: await lostSince(others),
   };
 });

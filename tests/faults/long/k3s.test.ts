@@ -201,10 +201,7 @@ describe("K3s on a server and an agent", { concurrency: false }, () => {
       const cost = await lost("a1", "s1");
       await writeStack(["a1", "s1"]);
       await succeeded(await up());
-      return {
-        happened: "exit 1 with K3s's reason, the old flags are restored; the next `lab up` succeeds",
-        lost: cost,
-      };
+      return { happened: "exit 1 with K3s's reason, old flags restored; the next up succeeds", lost: cost };
     });
 
   fault("C1: a server-only flag among the agents' is rejected", async () => {

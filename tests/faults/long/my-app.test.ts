@@ -144,7 +144,7 @@ describe("the guest book's data and faults of its database", {
     await kubectl("rollout", "status", "statefulset/db", "--timeout=120s");
     await succeeded(await checkout.lab("restore", stack, "book.dump"));
     return {
-      happened: "db-0 waits; an empty database is created by hand, then the backup is restored",
+      happened: "db-0 waits; a new database by hand, then the backup is restored",
       lost: await lost(),
     };
   });
