@@ -29,13 +29,13 @@ test("root needs mmdebstrap and Debian's keys", async () => {
   assert.deepEqual(installed, ["mmdebstrap", "debian-archive-keyring"]);
 });
 
-test("anybody else needs a user namespace with a range of ids, by name or by number", async () => {
+test("other users need a user namespace with a range of ids, by name or by number", async () => {
   const { mode, installed } = host({ files: { "/etc/subgid": "1001:100000:65536\n" } });
   assert.equal((await mode()).mode, "unshare");
   assert.ok(installed.includes("uidmap"));
 });
 
-test("what is missing is named, with the command that helps", async () => {
+test("missing requirements are named, with the command that installs them", async () => {
   const cases: readonly (readonly [Parameters<typeof host>[0], RegExp])[] = [
     [
       { files: { "/etc/subuid": "" } },

@@ -14,7 +14,7 @@ const sha256 = "a".repeat(64);
 const box = { name: "k3s-lab/machine-1", version: "1.0.0", url: "file:///srv/machine.box", sha256 };
 const quiet = () => {};
 
-test("a catalog of one box holds what Vagrant checks", () => {
+test("the catalog of one box contains what Vagrant checks", () => {
   assert.deepEqual(catalogOf(box), {
     name: box.name,
     versions: [
@@ -28,7 +28,7 @@ test("a catalog of one box holds what Vagrant checks", () => {
   });
 });
 
-test("a box is added by its catalog, with progress", async () => {
+test("a box is added through its catalog, with progress", async () => {
   const said: string[] = [];
   const { run, commands } = fakeRun([/^vagrant box add/, { stdout: "\u001b[KProgress: 40% (Rate: 1M/s)\n" }]);
   await addBox(box, (line) => said.push(line), run);
@@ -36,13 +36,13 @@ test("a box is added by its catalog, with progress", async () => {
   assert.deepEqual(said, ["adding the box k3s-lab/machine-1 to Vagrant", "k3s-lab/machine-1: Progress: 40%"]);
 });
 
-test("a public box is added by its name and version", async () => {
+test("a public box is added by name and version", async () => {
   const { run, commands } = fakeRun([/^vagrant box add/, {}]);
   await addBox({ name: "generic/debian12", version: "4.3.12" }, quiet, run);
   assert.match(commands.join("\n"), / generic\/debian12 --box-version 4\.3\.12$/);
 });
 
-test("a wrong checksum is bad input, and says which file is not what it should be", async () => {
+test("a wrong checksum is bad input; the error names the wrong file", async () => {
   const { run } = fakeRun([/^vagrant box add/, { exitCode: 1, stderr: "The checksum … did not match" }]);
   await assert.rejects(addBox(box, quiet, run), {
     exitCode: 2,
@@ -50,7 +50,7 @@ test("a wrong checksum is bad input, and says which file is not what it should b
   });
 });
 
-test("any other failure shows Vagrant's words", async () => {
+test("any other failure shows Vagrant's message", async () => {
   const { run } = fakeRun([
     /^vagrant box add/,
     { exitCode: 1, stderr: "Couldn't open file /srv/machine.box" },
@@ -61,7 +61,7 @@ test("any other failure shows Vagrant's words", async () => {
   });
 });
 
-test("a box that Vagrant has is not added again", async () => {
+test("a box that Vagrant already has is not added again", async () => {
   const folder = boxFolder(box);
   assert.equal(folder, join(home, "boxes/k3s-lab-VAGRANTSLASH-machine-1/1.0.0/libvirt"));
   await mkdir(folder, { recursive: true });
@@ -71,7 +71,7 @@ test("a box that Vagrant has is not added again", async () => {
   assert.deepEqual(commands, []);
 });
 
-test("of the boxes that were built here Vagrant keeps the last two, and others' always", async () => {
+test("Vagrant keeps the last two boxes built here, and all others", async () => {
   for (const [index, name] of ["machine-a", "machine-b", "machine-c", "other"].entries()) {
     const folder = join(home, "boxes", `k3s-lab-VAGRANTSLASH-${name}`);
     await mkdir(folder, { recursive: true });

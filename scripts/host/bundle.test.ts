@@ -12,7 +12,7 @@ import { platformFor, writeBundle } from "./bundle.ts";
 const folder = await mkdtemp(join(tmpdir(), "bundle-"));
 after(() => rm(folder, { recursive: true }));
 
-test("an archive holds the files in order, the name of the whole last", async () => {
+test("an archive contains the files in order, and its own id last", async () => {
   const k3s = join(folder, "k3s");
   await writeFile(k3s, "K3s itself");
   const stream = new PassThrough();
@@ -42,7 +42,7 @@ test("an archive holds the files in order, the name of the whole last", async ()
   ]);
 });
 
-test("a file that is missing is an error, and the archive does not end as if it were whole", async () => {
+test("a missing file is an error, and the archive does not end as if it were complete", async () => {
   const stream = new PassThrough();
   const read = buffer(stream).catch((error: Error) => error);
   await assert.rejects(
@@ -62,7 +62,7 @@ test("a file that is missing is an error, and the archive does not end as if it 
   assert.doesNotMatch(String(await read), /k3s-1/);
 });
 
-test("a machine of this computer's kind gets what is here, another the release, and a third kind an error", () => {
+test("a machine of this architecture gets the local files, another the release, an unsupported one an error", () => {
   assert.deepEqual(platformFor("x86_64", "x64"), {});
   assert.deepEqual(platformFor("aarch64", "arm64"), {});
   assert.deepEqual(platformFor("aarch64", "x64"), { platform: "linux-arm64", way: "release" });

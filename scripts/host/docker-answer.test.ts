@@ -10,7 +10,7 @@ const facts: DaemonFacts = {
   security: ["name=seccomp,profile=default"],
 };
 
-test("a Docker of this computer is fit, by socket and by its own TCP port", () => {
+test("a local Docker is usable, through its socket and its own TCP port", () => {
   for (const endpoint of [
     undefined,
     "unix:///var/run/docker.sock",
@@ -20,7 +20,7 @@ test("a Docker of this computer is fit, by socket and by its own TCP port", () =
     assert.equal(unfitness("machines", endpoint, facts, here), undefined, endpoint);
 });
 
-test("a Docker of another computer is fit for nothing, and that is known before it answers", () => {
+test("a Docker on another computer is unusable, which is known before it answers", () => {
   const other = { ...facts, name: "dind", kernel: "5.4" };
   for (const endpoint of [
     "tcp://docker:2375",
@@ -33,7 +33,7 @@ test("a Docker of another computer is fit for nothing, and that is known before 
   assert.match(unfitness("k3d", "tcp://localhost:2375", other, here) ?? "", /on another computer/);
 });
 
-test("rootless Docker, Docker Desktop and Docker in a virtual machine take k3d and no machines", () => {
+test("rootless Docker, Docker Desktop and Docker in a virtual machine can run k3d but no machines", () => {
   const kinds: readonly (readonly [Partial<DaemonFacts>, RegExp])[] = [
     [{ security: ["name=seccomp", "name=rootless"] }, /runs rootless here.*k3d apps-k3d/],
     [{ system: "Docker Desktop" }, /Docker is Docker Desktop here/],
@@ -45,7 +45,7 @@ test("rootless Docker, Docker Desktop and Docker in a virtual machine take k3d a
   }
 });
 
-test("only Docker's own words mean that no daemon is there", async () => {
+test("only Docker's own message means that there is no daemon", async () => {
   const states: readonly (readonly [Answer[1], string])[] = [
     [
       {
@@ -78,7 +78,7 @@ test("only Docker's own words mean that no daemon is there", async () => {
     );
 });
 
-test("what a daemon says of itself is read", async () => {
+test("reads what a daemon reports about itself", async () => {
   const info = `${JSON.stringify("laptop")}\n"6.1"\n"Debian"\n["name=rootless"]`;
   const { run, commands } = fakeRun([/version/, { stdout: "20.10" }], [/info/, { stdout: info }]);
   const asked = await askDocker("unix:///x", run);

@@ -26,14 +26,14 @@ const networkOf = (user: number): Answer => [
 const mine = networkOf(process.getuid?.() ?? 0);
 const another = networkOf(4321);
 
-test("the lab's network has this computer's address, no DHCP, and leads nowhere else", () => {
+test("the lab's network has this computer's address, no DHCP and no route elsewhere", () => {
   const xml = networkXml("k3s-lab", { network: "10.9.8.0/22", internet: true });
   assert.match(xml, /<ip address="10\.9\.8\.1" netmask="255\.255\.252\.0"><\/ip>/);
   assert.doesNotMatch(xml, /forward|dhcp/);
 });
 
 for (const internet of [true, false])
-  test(`Vagrant's network ${internet ? "leads on" : "leads nowhere"}, and gives addresses`, () => {
+  test(`Vagrant's network has DHCP and ${internet ? "a route to the internet" : "no route to the internet"}`, () => {
     const xml = networkXml("k3s-lab-management", { network: "10.9.8.0/24", internet });
     assert.equal(xml.includes('<forward mode="nat"/>'), internet);
     assert.match(xml, /<range start="192\.168\.119\.2" end="192\.168\.119\.254"\/>/);
@@ -53,7 +53,7 @@ for (const [what, xml] of [
     "<interface type='network'><source network='k3s-lab'/></interface>",
   ],
 ] as const)
-  test(`${what} is its owner's: networks, pool and disks stay`, async () => {
+  test(`${what} belongs to its owner: networks, pool and disks stay`, async () => {
     const { run, commands } = fakeRun(
       [/^virsh --version$/, {}],
       [/ uri$/, {}],
@@ -74,7 +74,7 @@ for (const [what, xml] of [
     );
   });
 
-test("networks and pool stay while machines of another checkout use them", async () => {
+test("networks and pool stay while another checkout's machines use them", async () => {
   const { run, commands } = fakeRun([/^virsh --version$/, {}], [/ uri$/, {}], mine, [
     / list --all --name$/,
     { stdout: "someone's\nk3s-lab-cluster-server\n" },
@@ -86,7 +86,7 @@ test("networks and pool stay while machines of another checkout use them", async
   assert.equal(commands.length, 4);
 });
 
-test("networks and pool stay while another lab is about to make its machines", async () => {
+test("networks and pool stay while another lab is about to create its machines", async () => {
   const folder = await shared();
   const users = join(folder, "libvirt-users");
   await mkdir(users);
@@ -104,7 +104,7 @@ test("networks and pool stay while another lab is about to make its machines", a
   }
 });
 
-test("networks, pool and disks of another user's lab stay, even while it has no machine yet", async () => {
+test("networks, pool and disks of another user's lab stay, even before it has a machine", async () => {
   const { run, commands } = fakeRun([/^virsh --version$/, {}], [/ uri$/, {}], another, [/ list /, {}]);
   assert.deepEqual(await stopLibvirt(() => {}, run, await shared()), {
     state: "kept",
@@ -113,7 +113,7 @@ test("networks, pool and disks of another user's lab stay, even while it has no 
   assert.equal(commands.filter((line) => /destroy|delete/.test(line)).length, 0);
 });
 
-test("a network that nobody has made leaves nothing to take away: somebody may be making the first one", async () => {
+test("without a lab network nothing is removed: somebody may be creating the first one", async () => {
   const { run, commands } = fakeRun(
     [/^virsh --version$/, {}],
     [/ uri$/, {}],
@@ -124,7 +124,7 @@ test("a network that nobody has made leaves nothing to take away: somebody may b
   assert.equal(commands.filter((line) => /destroy|delete/.test(line)).length, 0);
 });
 
-test("the lab's network, which says whose the rest is, goes last", async () => {
+test("the lab's network, which says who owns the rest, is removed last", async () => {
   const { run, commands } = fakeRun(
     [/^virsh --version$/, {}],
     [
@@ -148,7 +148,7 @@ test("the lab's network, which says whose the rest is, goes last", async () => {
   );
 });
 
-test("C3: a list of disks that fails is not an empty one: the pool stays, or they would be left without a word", async () => {
+test("C3: a list of disks that fails is not an empty one: the pool stays, so that the disks are not abandoned silently", async () => {
   const stop = async (stderr: string) => {
     const { run, commands } = fakeRun(
       [/^virsh --version$/, {}],
@@ -189,13 +189,13 @@ async function silent(pid?: number) {
   return { stopped, started, changed: commands.filter((line) => /destroy|delete|save/.test(line)).length };
 }
 
-test("the lab's libvirt was killed: its machines, of whichever checkout, are asked for before it ends", async () => {
+test("the lab's libvirt was killed: the machines of all checkouts are queried before it is stopped", async () => {
   assert.deepEqual(await silent(), {
     ...{ stopped: { state: "kept", by: ["k3s-lab-cluster-server"] }, started: 1, changed: 0 },
   });
 });
 
-test("the lab's libvirt hangs: it is not ended, for its machines may be running", async () => {
+test("the lab's libvirt hangs: it is not stopped, because its machines may be running", async () => {
   const daemon = spawn("sleep", ["60"]);
   const { stopped, ...rest } = await silent(daemon.pid).finally(() => daemon.kill());
   assert.match(
@@ -205,7 +205,7 @@ test("the lab's libvirt hangs: it is not ended, for its machines may be running"
   assert.deepEqual(rest, { started: 0, changed: 0 });
 });
 
-test("a disk that libvirt does not remove is told, and the pool that shows it stays", async () => {
+test("a disk that libvirt does not remove is reported, and the pool that contains it stays", async () => {
   const stop = async (stderr: string) => {
     const { run, commands } = fakeRun(
       [/^virsh --version$/, {}],
@@ -223,7 +223,7 @@ test("a disk that libvirt does not remove is told, and the pool that shows it st
   assert.deepEqual(await stop("error: Storage volume not found: no storage vol"), [{ state: "none" }, 3]);
 });
 
-test("a libvirt that answers in place of the lab's, which was killed, is somebody else's: nothing of it is ended", async () => {
+test("a libvirt that answers in place of the lab's killed one belongs to others: nothing in it is stopped", async () => {
   const folder = await shared();
   const forwarding = await readFile("/proc/sys/net/ipv4/ip_forward", "utf8").catch(() => "0\n");
   const record = { daemon: { pid: 2 ** 22 + 1, startTime: "1" }, rules: {}, forwarding, runFolder: true };
@@ -243,7 +243,7 @@ test("a libvirt that answers in place of the lab's, which was killed, is somebod
   await assert.rejects(readFile(join(folder, "libvirt.json")), "the note says nothing any more");
 });
 
-test("two users of one libvirt: the second is refused in a sentence before it makes anything", async () => {
+test("two users of one libvirt: the second is refused with one sentence before it creates anything", async () => {
   const { run, commands } = fakeRun([/ uri$/, {}], another);
   await assert.rejects(
     ensureLibvirt(spec, () => {}, run, await shared()),
@@ -255,7 +255,7 @@ test("two users of one libvirt: the second is refused in a sentence before it ma
   assert.equal(commands.filter((line) => /create|upload/.test(line)).length, 0);
 });
 
-test("two users at the same moment: the one whose network libvirt made goes on, the other is refused", async () => {
+test("two users at the same moment: the one whose network libvirt created continues, the other is refused", async () => {
   let asked = 0;
   const { run: answer, commands } = fakeRun(
     [/ uri$/, {}],
@@ -275,7 +275,7 @@ test("two users at the same moment: the one whose network libvirt made goes on, 
   assert.equal(commands.filter((line) => /pool-|vol-/.test(line)).length, 0);
 });
 
-test("C3: a question for the lab's network that fails leaves open whose it is", async () => {
+test("C3: if the query for the lab's network fails, its owner is unknown", async () => {
   const { run, commands } = fakeRun(
     [/ uri$/, {}],
     [/ net-uuid /, { exitCode: 1, stderr: "error: Timed out" }],
@@ -355,7 +355,7 @@ const marked = [
 ];
 const upload = "vol-upload --pool k3s-lab DISK";
 
-test("the box's disk is marked as a part until all of it is copied", async (t) => {
+test("the box's disk is marked as incomplete until it is fully copied", async (t) => {
   assert.deepEqual(await copyDisk(t, [listed("other.img")]), [
     ...marked,
     upload,
@@ -364,14 +364,14 @@ test("the box's disk is marked as a part until all of it is copied", async (t) =
   assert.deepEqual(await copyDisk(t, [listed(disk)]), []);
 });
 
-test("a copy of the box's disk that was killed is no disk: it is written again, in its place", async (t) => {
+test("a box disk whose copying was killed is copied again in place", async (t) => {
   assert.deepEqual(await copyDisk(t, [listed(disk, `${disk}.part`)]), [
     upload,
     "vol-delete --pool k3s-lab DISK.part",
   ]);
 });
 
-test("a disk that plain Vagrant was killed over is no disk: it is copied again", async (t) => {
+test("a disk left by a killed plain Vagrant is copied again", async (t) => {
   const half: Answer = [new RegExp(` vol-dumpxml .*${disk}$`), volume({ bytes: 4 })];
   const names = listed(disk, "machine.img");
   assert.deepEqual(await copyDisk(t, [names, half]), [
@@ -391,7 +391,7 @@ test("a disk that plain Vagrant was killed over is no disk: it is copied again",
   assert.match(unknown.join(), /^libvirt does not describe the disk .*timed out/);
 });
 
-test("plain Vagrant begins no machine as a part of a box's disk", async (t) => {
+test("plain Vagrant starts no machine from an incomplete box disk", async (t) => {
   const half: Answer = [new RegExp(` vol-dumpxml .*${disk}$`), volume({ bytes: 4 })];
   const partial = async (...answers: Answer[]) => isPartial(box, (await withBox(t, answers)).run);
   assert.equal(await partial(listed(disk), half), true);
@@ -412,7 +412,7 @@ test("plain Vagrant begins no machine as a part of a box's disk", async (t) => {
   await assert.rejects(partial([/ vol-list /, { exitCode: 1, stderr: "error: timed out" }]), /does not list/);
 });
 
-test("a slow disk gets the time for gigabytes", async (t) => {
+test("a slow disk gets enough time to copy gigabytes", async (t) => {
   let given = 0;
   await copyDisk(t, [listed()], (line, timeout) => {
     if (line.includes(" vol-upload ")) given = timeout;
@@ -420,7 +420,7 @@ test("a slow disk gets the time for gigabytes", async (t) => {
   assert.ok(given >= 1_800_000, `${given} ms`);
 });
 
-test("C3: a list of disks that fails says nothing, and a disk that is there stays", async (t) => {
+test("C3: a list of disks that fails proves nothing, and an existing disk stays", async (t) => {
   const timeout = { exitCode: undefined, ended: "timeout" } as const;
   const [unknown = "", ...nothing] = await copyDisk(t, [[/ vol-list /, timeout]]);
   assert.match(unknown, /does not list the disks/);
@@ -432,7 +432,7 @@ test("C3: a list of disks that fails says nothing, and a disk that is there stay
 });
 
 for (const stays of [false, true])
-  test(`a failed copy of the box's disk is removed${stays ? ", and stays marked where it cannot be" : ""}`, async (t) => {
+  test(`a failed copy of the box's disk is removed${stays ? ", or stays marked if it cannot be" : ""}`, async (t) => {
     const made = await copyDisk(t, [
       listed(),
       [/ vol-upload /, { exitCode: 1, stderr: "error: no space left" }],
@@ -447,7 +447,7 @@ for (const stays of [false, true])
     assert.match(made.at(-1) ?? "", /could not import the disk.*no space left/);
   });
 
-test("the folder of locks and notes is its owner's alone, also where it was another's to read", async () => {
+test("the folder of locks and records is private to its owner, even if others could read it before", async () => {
   for (const mode of [undefined, 0o755]) {
     const folder = join(await shared(), "run");
     if (mode !== undefined) await mkdir(folder, { mode });
@@ -457,7 +457,7 @@ test("the folder of locks and notes is its owner's alone, also where it was anot
   }
 });
 
-test("one lab that takes libvirt's networks away keeps another out until it is done", async () => {
+test("while one lab removes libvirt's networks, another has to wait", async () => {
   const folder = await shared();
   const order: string[] = [];
   const slow =
@@ -475,7 +475,7 @@ test("one lab that takes libvirt's networks away keeps another out until it is d
   assert.equal(order.length, 4);
 });
 
-test("a folder that keeps QEMU from the box's kernel is found", async () => {
+test("finds the folder that keeps QEMU from reading the box's kernel", async () => {
   const folder = await mkdtemp("/tmp/hidden-");
   await mkdir(join(folder, "home", "boxes"), { recursive: true });
   for (const one of [folder, join(folder, "home"), join(folder, "home", "boxes")]) await chmod(one, 0o755);
@@ -501,7 +501,7 @@ test("C3: a list of machines that fails is not an empty one: networks and pool s
   );
 });
 
-test("a route that libvirt takes for somebody's use of the network is named, with what to do", async () => {
+test("a route that libvirt mistakes for a use of the network is named, with the next step", async () => {
   const routes = [
     { type: "blackhole", dst: "192.168.42.0/24", metric: 7 },
     { dst: "10.0.0.0/8", dev: "eth0" },

@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { processId } from "../../stacks/lib/processes.ts";
 import { layOut, removeStaleFillContainers } from "./machine-image.ts";
 
-test("of all containers with the label of a fill, only one that was a fill, and whose lab has ended, is removed", async (t) => {
+test("of all containers with the fill label, only a real fill whose lab has ended is removed", async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-fills-"));
   const path = process.env.PATH;
   t.after(async () => {
@@ -38,7 +38,7 @@ fi
   assert.equal(await readFile(join(folder, "log"), "utf8"), "rm --force --volumes 2222\n");
 });
 
-test("a machine's folders are everybody's to enter, whatever the umask of the user who builds it", async (t) => {
+test("a machine's folders are accessible to everybody, whatever the umask of the user who builds it", async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-layout-"));
   const umask = process.umask(0o077);
   t.after(async () => {

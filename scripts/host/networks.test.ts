@@ -49,7 +49,7 @@ const bridge = {
   routes: [{ dst: network, dev: "br-0123456789ab" }],
 };
 
-test("an office network, a VPN's route and another lab's network are named, with one that is free", async () => {
+test("an office network, a VPN's route and another lab's network are named, with a free one", async () => {
   const cases: readonly (readonly [Computer, RegExp])[] = [
     [{ addresses: [["wlan0", "192.168.42.17", 24]] }, /the interface wlan0 \(192\.168\.42\.17\/24\)/],
     [{ routes: [{ dst: "192.168.0.0/17", dev: "tun0" }] }, /a route by tun0 \(192\.168\.0\.0\/17\)/],
@@ -71,7 +71,7 @@ test("an office network, a VPN's route and another lab's network are named, with
     );
 });
 
-test("a network that bears another lab's mark is taken, idle or not, and one with ours is not", async () => {
+test("a network with another lab's mark is taken, idle or not; one with ours is not", async () => {
   const marked = (mark: string, containers: readonly string[]) => ({
     ...bridgeNetwork(containers),
     Labels: { "k3s-lab.id": mark },
@@ -81,7 +81,7 @@ test("a network that bears another lab's mark is taken, idle or not, and one wit
   assert.deepEqual((await networksInUse(computer({ ...bridge, docker: [marked(id, ["x"])] })))(network), []);
 });
 
-test("this lab's own bridge, an idle one of Vagrant's, and what leads nowhere are in nobody's way", async () => {
+test("this lab's own bridge, an idle one of Vagrant's and blackhole routes conflict with nobody", async () => {
   const blackhole = { type: "blackhole", dst: network, metric: 4242, protocol: "242" };
   const free: readonly Computer[] = [
     { routes: [{ dst: "default", dev: "eth0" }, { ...blackhole }, { ...blackhole, protocol: "static" }] },
@@ -98,7 +98,7 @@ test("this lab's own bridge, an idle one of Vagrant's, and what leads nowhere ar
   for (const facts of free) assert.deepEqual((await networksInUse(computer(facts)))(network), []);
 });
 
-test("addresses that this computer does not tell are not taken for none", async () => {
+test("unreadable addresses do not count as none", async () => {
   const { run } = fakeRun(
     [/^ip -json -4 address/, { exitCode: 1, stderr: "Cannot send dump request" }],
     [/^ip -json -4 route/, { stdout: "[]" }],

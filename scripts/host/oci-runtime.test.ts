@@ -6,13 +6,13 @@ import { lacksSysResource } from "./oci-runtime.ts";
 
 const status = (bounding: string) => `Name:\tnode\nCapEff:\t0000000000000000\nCapBnd:\t${bounding}\n`;
 
-test("sees whether a host withholds CAP_SYS_RESOURCE", () => {
+test("detects whether a host withholds CAP_SYS_RESOURCE", () => {
   assert.equal(lacksSysResource(status("000001ffffffffff")), false);
   assert.equal(lacksSysResource(status("000001fffeffffff")), true);
   assert.equal(lacksSysResource(status("0000000001000000")), false);
 });
 
-test("takes a system that does not speak of capabilities for one that withholds none", () => {
+test("a system that reports no capabilities counts as withholding none", () => {
   assert.equal(lacksSysResource(""), false);
 });
 

@@ -7,24 +7,24 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { bridgeOf, daemonArguments, refuseOther, runningContainers, stopDocker } from "./own-docker.ts";
 
-test("the lab's own daemon neither routes nor hides behind the host's address", () => {
+test("the lab's own daemon neither routes nor masquerades", () => {
   const args = daemonArguments(undefined);
   assert.ok(args.includes("--ip-forward=false"));
   assert.ok(args.includes("--ip-masq=false"));
   assert.equal(args.includes("--default-runtime"), false);
 });
 
-test("the lab's own daemon runs containers by the OCI runtime where the host needs it", () => {
+test("the lab's own daemon uses the OCI runtime if the host needs it", () => {
   const args = daemonArguments("/cache/oci-runtime");
   assert.deepEqual(args.slice(-4), ["--add-runtime", "lab=/cache/oci-runtime", "--default-runtime", "lab"]);
 });
 
-test("the lab's own daemon shares no file with a daemon of the system", () => {
+test("the lab's own daemon shares no file with a system daemon", () => {
   const files = daemonArguments(undefined).filter((argument) => argument.includes("/"));
   for (const file of files) assert.doesNotMatch(file, /\/var\/(lib|run)|\/run\/docker/);
 });
 
-test("a daemon that root's lab started is not another user's to end, and keeps no lab of theirs from going", async () => {
+test("another user cannot stop a daemon of root's lab, which does not keep their lab from being removed", async () => {
   const stop = (daemon?: { pid: number; startTime: string }) =>
     stopDocker(() => {}, { root: false, find: async () => daemon });
   assert.deepEqual(await stop({ pid: 42, startTime: "1" }), {
@@ -61,7 +61,7 @@ test("a running container counts whatever `docker ps` lists; one that is about t
   }
 });
 
-test("a docker that is not the lab's daemon's does not say that it may end", async () => {
+test("a docker other than the lab's daemon does not say that it may be stopped", async () => {
   const line = ["dockerd", ...daemonArguments(undefined)];
   const data = line[line.indexOf("--data-root") + 1] as string;
   await refuseOther(line, [data]);

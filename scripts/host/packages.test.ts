@@ -34,14 +34,14 @@ function host(
   };
 }
 
-test("touches nothing where every package is installed", async () => {
+test("changes nothing if every package is installed", async () => {
   const { ensure, commands, lines } = host([query("vagrant installed\nsocat installed\n")]);
   await ensure("vagrant", "socat");
   assert.equal(commands.length, 1);
   assert.deepEqual(lines, []);
 });
 
-test("touches nothing where the programs come from elsewhere, as Docker's own packages do", async () => {
+test("changes nothing if the programs come from elsewhere, such as Docker's own packages", async () => {
   const { ensure, commands } = host([query("")], {
     programs: ["apt-get", "docker", "dockerd", "ssh", "ssh-keygen"],
   });
@@ -49,12 +49,12 @@ test("touches nothing where the programs come from elsewhere, as Docker's own pa
   assert.equal(commands.length, 1);
 });
 
-test("takes a program for missing where its package brings several and one is not there", async () => {
+test("a program counts as missing if its package contains several and one is absent", async () => {
   const { ensure } = host([query(""), [/apt\.sh/, {}]], { programs: ["apt-get", "docker"] });
   await ensure("docker.io");
 });
 
-test("installs what is missing, removed or half configured, and says so", async () => {
+test("installs what is missing, removed or half-configured, and reports it", async () => {
   const { ensure, commands, lines } = host([
     query("socat installed\nvagrant config-files\nethtool half-configured\n"),
     [
@@ -68,7 +68,7 @@ test("installs what is missing, removed or half configured, and says so", async 
   assert.equal(lines.at(-1), "setting up vagrant");
 });
 
-test("uses sudo where it asks no password, and names the proxies that it must not drop", async () => {
+test("uses sudo if it needs no password, and names the proxies that it must keep", async () => {
   const before = process.env.https_proxy;
   process.env.https_proxy = "http://me:secret@proxy.example";
   try {
@@ -86,7 +86,7 @@ test("uses sudo where it asks no password, and names the proxies that it must no
   }
 });
 
-test("prints the exact command where root is out of reach", async () => {
+test("prints the exact command if root is not available", async () => {
   const { ensure, commands } = host([query(""), [/^sudo -n true$/, { exitCode: 1 }]], { root: false });
   await assert.rejects(ensure("vagrant", "docker.io"), (error: LabError) => {
     assert.ok(error instanceof LabError);
@@ -101,7 +101,7 @@ test("prints the exact command where root is out of reach", async () => {
 
 const missingDpkg: Answer = [/^dpkg-query/, { exitCode: undefined, ended: "missing" }];
 
-test("without apt, what is there is used, and what is not is named by its programs and packages", async () => {
+test("without apt, existing programs are used, and missing ones are named with their packages", async () => {
   const fedora = { osRelease: 'ID=fedora\nNAME="Fedora Linux"\n' };
   const there = host([missingDpkg], { ...fedora, programs: ["vagrant", "ssh", "ssh-keygen", "ip"] });
   await there.ensure("vagrant", "openssh-client", "iproute2");
@@ -112,7 +112,7 @@ test("without apt, what is there is used, and what is not is named by its progra
   );
 });
 
-test("each family of distributions has its own words", () => {
+test("each family of distributions has its own package names", () => {
   const advice = (osRelease: string) => adviceWithoutApt(["docker.io", "iproute2"], osRelease);
   assert.match(
     advice('ID="rocky"\nID_LIKE="rhel centos fedora"\n'),
@@ -131,7 +131,7 @@ test("a dpkg that cannot answer is an error, not a list of missing packages", as
   await assert.rejects(ensure("vagrant"), /dpkg did not say.*parsing file.*dpkg --audit/);
 });
 
-test("fetches apt's lists when there are none or old ones, and tries again once", async () => {
+test("fetches apt's lists if there are none or old ones, and retries once", async () => {
   const { ensure, commands } = host([
     query(""),
     [/update$/, {}],
@@ -141,7 +141,7 @@ test("fetches apt's lists when there are none or old ones, and tries again once"
   assert.deepEqual(commands.slice(1), [`${aptInstall} vagrant`, aptUpdate, `${aptInstall} vagrant`]);
 });
 
-test("a full disk is said, by exit code 4", async () => {
+test("a full disk gives exit code 4", async () => {
   const { ensure } = host([
     query(""),
     [
@@ -152,7 +152,7 @@ test("a full disk is said, by exit code 4", async () => {
   await assert.rejects(ensure("vagrant"), isDiskFull);
 });
 
-test("lets packages start no services where there is no systemd, and tidies up even when apt fails", async () => {
+test("keeps packages from starting services without systemd, and cleans up even if apt fails", async () => {
   const { ensure, commands } = host([query(""), [/apt\.sh/, { exitCode: 1, stderr: "no" }]], {
     systemd: false,
   });
@@ -174,7 +174,7 @@ async function apt(name: string, program: string, args: readonly string[]) {
   return { policy, child, asked, tidy: () => execa("sh", [script, "services"], { env }) };
 }
 
-test("apt.sh: services may not start while apt-get runs, and may afterwards", async () => {
+test("apt.sh: services cannot start while apt-get runs, and can afterwards", async () => {
   const { child, policy, tidy } = await apt("runs", 'sh "$POLICY"; echo $?; echo "$*"', [
     "no-services",
     "install",
@@ -186,7 +186,7 @@ test("apt.sh: services may not start while apt-get runs, and may afterwards", as
   await assert.rejects(readFile(policy));
 });
 
-test("apt.sh: the policy of an apt-get that was killed forbids nothing and takes itself away", async () => {
+test("apt.sh: the policy of a killed apt-get forbids nothing and removes itself", async () => {
   const { child, policy, asked } = await apt("killed", "kill -9 $$", ["no-services", "install", "x"]);
   await child;
   assert.match(await readFile(policy, "utf8"), /k3s-lab/);
@@ -194,7 +194,7 @@ test("apt.sh: the policy of an apt-get that was killed forbids nothing and takes
   await assert.rejects(readFile(policy));
 });
 
-test("apt.sh: somebody else's policy is neither changed nor removed", async () => {
+test("apt.sh: another policy is neither changed nor removed", async () => {
   await writeFile(join(folder, "foreign"), "#!/bin/sh\nexit 104\n");
   const { child, policy, tidy } = await apt("foreign", "true", ["no-services", "install", "x"]);
   await child;

@@ -14,7 +14,7 @@ const table = routes(...all.map((dst) => ({ ...mark, dst })));
 const command = (action: "add" | "del", network: string, { metric } = mark) =>
   `ip route ${action} blackhole ${network} metric ${metric} proto 242`;
 
-test("adds the lab's, the pods' and the Services' routes, and removes them", async () => {
+test("adds the routes of the lab, pods and Services, and removes them", async () => {
   const { run, commands } = fakeRun(routes(), [/^ip route add/, {}]);
   assert.deepEqual(await addBlackholeRoutes("192.168.42.0/24", { run, root: true, lab }), all);
   assert.deepEqual(
@@ -29,7 +29,7 @@ test("adds the lab's, the pods' and the Services' routes, and removes them", asy
   );
 });
 
-test("each of two labs has routes of its own: the one that goes first takes none from the other", async () => {
+test("each of two labs has its own routes: removing one leaves the other's", async () => {
   const others = all.map((dst) => ({ ...another, dst }));
   const first = fakeRun(routes(...others), [/^ip route add/, {}]);
   assert.deepEqual(await addBlackholeRoutes("192.168.42.0/24", { run: first.run, root: true, lab }), all);
@@ -38,7 +38,7 @@ test("each of two labs has routes of its own: the one that goes first takes none
   assert.deepEqual(second.commands.slice(1), [command("del", "10.42.0.0/16")]);
 });
 
-test("work that takes such a route for somebody's use is done without those of all labs", async () => {
+test("work that mistakes such a route for a use of the network runs without the routes of all labs", async () => {
   const [dst, elsewhere] = ["192.168.42.0/24", "10.42.0.0/16"] as const;
   const { run, commands } = fakeRun(
     routes({ ...mark, dst }, { ...another, dst }, { ...mark, dst: elsewhere }),
@@ -54,7 +54,7 @@ test("work that takes such a route for somebody's use is done without those of a
   ]);
 });
 
-test("a blackhole of another metric or of somebody else's is neither the lab's nor removed", async () => {
+test("a blackhole with another metric or owner is neither the lab's nor removed", async () => {
   const others = [
     { ...mark, dst: "10.42.0.0/16", metric: 42 },
     { ...mark, dst: "10.43.0.0/16", protocol: "static" },
@@ -65,7 +65,7 @@ test("a blackhole of another metric or of somebody else's is neither the lab's n
   assert.equal(commands.length, 1);
 });
 
-test("takes nothing from a VPN that leads to a part of K3s's networks, or to more than them", async () => {
+test("leaves alone the routes of a VPN to part of K3s's networks, or to more than them", async () => {
   const vpn = [
     { dst: "default", dev: "eth0" },
     { dst: "10.42.7.0/24", dev: "tun0" },
@@ -78,18 +78,18 @@ test("takes nothing from a VPN that leads to a part of K3s's networks, or to mor
   assert.equal(commands.length, 2);
 });
 
-test("a computer with routes of IPv6 alone gets them all", async () => {
+test("a computer with only IPv6 routes gets them all", async () => {
   const { run } = fakeRun([show, { stdout: "" }], [/^ip route add/, {}]);
   assert.deepEqual(await addBlackholeRoutes("192.168.42.0/24", { run, root: true, lab }), all);
 });
 
-test("needs no root where nothing is to be done", async () => {
+test("needs no root if there is nothing to do", async () => {
   const { run } = fakeRun(table);
   assert.deepEqual(await addBlackholeRoutes("192.168.42.0/24", { run, root: false, lab }), []);
   await removeBlackholeRoutes({ run: fakeRun(routes()).run, root: false, lab });
 });
 
-test("prints the command where root is out of reach", async () => {
+test("prints the command if root is not available", async () => {
   const { run } = fakeRun(routes(), [/^sudo/, { exitCode: 1 }]);
   await assert.rejects(
     addBlackholeRoutes("192.168.42.0/24", { run, root: false, lab }),
@@ -97,7 +97,7 @@ test("prints the command where root is out of reach", async () => {
   );
 });
 
-test("says why a route could not be added", async () => {
+test("reports why a route could not be added", async () => {
   const { run } = fakeRun(
     routes(),
     [/add blackhole 10\.43/, { exitCode: 2, stderr: "RTNETLINK answers: Operation not permitted" }],
@@ -109,7 +109,7 @@ test("says why a route could not be added", async () => {
   );
 });
 
-test("says what to install where `ip` is missing", async () => {
+test("says what to install if `ip` is missing", async () => {
   const { run } = fakeRun([show, { exitCode: undefined, ended: "missing" }]);
   await assert.rejects(addBlackholeRoutes("192.168.42.0/24", { run, root: true, lab }), /iproute2/);
 });

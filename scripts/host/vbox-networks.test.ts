@@ -6,7 +6,7 @@ const lab = "192.168.42.0/24";
 const problem = (file?: string, version = "7.0.20r163906", platform: NodeJS.Platform = "linux") =>
   networksConfProblem(lab, file, version, platform);
 
-test("a network outside the default is refused, with the line and the command that keeps the default", () => {
+test("a network outside the default range is refused, with the line and the command that keeps the default", () => {
   assert.equal(
     problem(),
     [
@@ -18,7 +18,7 @@ test("a network outside the default is refused, with the line and the command th
   );
 });
 
-test("a file that is there replaces the default: the line is added to it", () => {
+test("an existing file replaces the default: the line is added to it", () => {
   const text = problem("# ours\n* 10.0.0.0/8 192.168.56.0/21\n* 2001::/64\n");
   assert.match(text ?? "", /only 10\.0\.0\.0\/8, 192\.168\.56\.0\/21, 2001::\/64/);
   assert.match(text ?? "", /\n {2}echo '\* 192\.168\.42\.0\/24' \| sudo tee -a \/etc\/vbox\/networks\.conf$/);
@@ -26,7 +26,7 @@ test("a file that is there replaces the default: the line is added to it", () =>
   assert.match(problem("192.168.42.0/24\n") ?? "", /allows no network at all/);
 });
 
-test("a range that holds all of the network allows it, one that holds a part or is of IPv6 does not", () => {
+test("a range that contains the whole network allows it; a partial or IPv6 range does not", () => {
   for (const range of [
     "192.168.42.0/24",
     "192.168.0.0/16",
@@ -39,7 +39,7 @@ test("a range that holds all of the network allows it, one that holds a part or 
   assert.equal(networksConfProblem("192.168.60.0/24", undefined, "7.0.20", "linux"), undefined);
 });
 
-test("the rule is there since 6.1.28, not on Windows, and on macOS until 7.0", () => {
+test("the rule exists since 6.1.28, not on Windows, and on macOS until 7.0", () => {
   for (const version of ["6.1.26r145957", "6.0.24", "5.2.44"])
     assert.equal(problem(undefined, version), undefined);
   for (const version of ["6.1.28", "6.1.50_Debianr161033", "7.1.0", "10.0.0"])

@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { LabError } from "../../stacks/lib/errors.ts";
 import { untilDone, wasCutOff } from "./cut-off.ts";
 
-test("a run of Pulumi that was cut off is known to the next one, by its stack, until that one ends", async (t) => {
+test("the next run knows of an interrupted run of Pulumi, by its stack, until that one ends", async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "cut-off-"));
   t.after(() => rm(folder, { recursive: true }));
   const cutOff = () => Promise.all(["apps", "other"].map((stack) => wasCutOff(stack, folder)));

@@ -34,7 +34,7 @@ async function late(
   return (await findLate(api, "kube-system", isOwn, hanging)).map(({ metadata }) => metadata.name);
 }
 
-test("pods that wait for their next try are restarted", async (t) => {
+test("pods that wait for their next attempt are restarted", async (t) => {
   const found = await late(
     { t, hanging: false },
     pod("crashes", svclb, [waits("CrashLoopBackOff"), waits("CrashLoopBackOff")]),
@@ -47,7 +47,7 @@ test("pods that wait for their next try are restarted", async (t) => {
   assert.deepEqual(found, ["crashes", "pulls-again", "pulls-first", "killed"]);
 });
 
-test("what runs, goes or is nobody's stays, and so does what is not the lab's", async (t) => {
+test("running, ending and foreign pods stay", async (t) => {
   const found = await late(
     { t, hanging: true },
     pod("half", svclb, [{ state: {} }, waits("CrashLoopBackOff")]),
@@ -61,13 +61,13 @@ test("what runs, goes or is nobody's stays, and so does what is not the lab's", 
   assert.deepEqual(await late({ t, hanging: true, isOwn: () => true }, alone), []);
 });
 
-test("what is being created is restarted only after a while, and not where its image is being pulled", async (t) => {
+test("a pod that is being created is restarted only after a while, and not while its image is being pulled", async (t) => {
   const pods = ["hangs", "pulls"].map((name) => pod(name, svclb, [waits("ContainerCreating")]));
   assert.deepEqual(await late({ t, hanging: false }, ...pods), []);
   assert.deepEqual(await late({ t, hanging: true }, ...pods), ["hangs"]);
 });
 
-test("of the pods with an app's labels, which are copied with a Deployment, those of its own Deployment are restarted", async (t) => {
+test("of the pods with an app's labels, which are copied with a Deployment, only those of its own Deployment are restarted", async (t) => {
   const labels = { "app.kubernetes.io/part-of": "k3s-lab", "app.kubernetes.io/name": "app1" };
   const [own, copied] = ["app1-5f6", "app1-mine-5f6"].map((name) =>
     pod(`of-${name}`, ownedBy("ReplicaSet", name), [waits("CrashLoopBackOff")], { labels }),

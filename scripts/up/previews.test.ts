@@ -20,7 +20,7 @@ function mayForce(
   return previews.createsNothing("apps", refresh);
 }
 
-test("a run that creates or replaces a Kubernetes object sets back nothing that others wrote", () => {
+test("a run that creates or replaces a Kubernetes object resets nothing that others wrote", () => {
   assert.equal(mayForce(step("create", "lab:WebApp$kubernetes:apps/v1:Deployment")), false);
   assert.equal(mayForce(step("replace", "kubernetes:core/v1:Namespace")), false);
 });
@@ -31,7 +31,7 @@ test("updates, and the provider itself, create no object", () => {
   assert.equal(mayForce(step("create", "lab:NodeImages$command:local:Command")), true);
 });
 
-test("configuration that has another name with another content is in nobody's way", () => {
+test("configuration with another name and content conflicts with nobody", () => {
   const hashed = {
     ...step("replace", "lab:WebApp$kubernetes:core/v1:ConfigMap"),
     inputs: { immutable: true },
@@ -40,12 +40,12 @@ test("configuration that has another name with another content is in nobody's wa
   assert.equal(mayForce({ ...hashed, inputs: {} }), false);
 });
 
-test("a run that reads what is there creates what is gone: a preview that did not read it tells nothing of it", () => {
+test("a run that refreshes recreates what is gone: a preview without a refresh does not predict it", () => {
   assert.equal(mayForce(update, { refresh: true }), false);
   assert.equal(mayForce(update, { refresh: true, previewed: true }), true);
 });
 
-test("once something was changed a preview tells nothing, until the next one", () => {
+test("after a change a preview predicts nothing until the next one", () => {
   assert.equal(mayForce(update, { changed: true }), false);
   const previews = new Previews();
   previews.note("apps", [update], false);

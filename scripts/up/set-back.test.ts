@@ -26,12 +26,12 @@ async function tried(createsNothing: boolean, ...errors: readonly (Error | undef
   return { outcome, attempts };
 }
 
-test("a run that creates nothing sets back at once what others wrote", async () => {
+test("a run that creates nothing resets at once what others wrote", async () => {
   assert.deepEqual((await tried(true)).attempts, [forceFields]);
   assert.deepEqual(await tried(true, conflict), { outcome: conflict.message, attempts: [forceFields] });
 });
 
-test("a run that creates something forces nothing, unless others wrote to what is there: then that alone, first", async () => {
+test("a run that creates something forces nothing, unless others changed an existing object: then only that, first", async () => {
   assert.deepEqual((await tried(false)).attempts, [{}]);
   assert.deepEqual(await tried(false, conflict), {
     outcome: { same: 1, "attempt 2": 1, "attempt 3": 1 },
@@ -39,7 +39,7 @@ test("a run that creates something forces nothing, unless others wrote to what i
   });
 });
 
-test("what another stack has just created is not taken over, and other errors stay what they are", async () => {
+test("what another stack has just created is not adopted, and other errors stay the same", async () => {
   const { outcome, attempts } = await tried(false, conflict, undefined, conflict);
   assert.equal(outcome, conflict.message);
   assert.equal(attempts.length, 3);

@@ -30,7 +30,7 @@ async function watched(...events: readonly EngineEvent[]): Promise<string | unde
   return (stop.reason as Error | undefined)?.message;
 }
 
-test("Pulumi is ended while it waits for a Deployment that Kubernetes has given up, and not otherwise", async () => {
+test("Pulumi is ended only while it waits for a Deployment that Kubernetes has given up", async () => {
   assert.equal(await watched(event("resourcePreEvent", "update")), "default/app2 is stuck");
   assert.equal(await watched(event("resourcePreEvent", "same")), undefined);
   assert.equal(
@@ -85,7 +85,7 @@ const pod = (name: string, ready: boolean, owner = "app2-5d9f") => ({
   },
 });
 
-test("a rollout that has failed is told with what its pods say and what goes on serving", async () => {
+test("a failed rollout is reported with its pods' reasons and what still serves", async () => {
   const pods = [
     pod("app2-old-1", true, "app2-7c8b"),
     pod("app2-new-1", false),
@@ -99,7 +99,7 @@ test("a rollout that has failed is told with what its pods say and what goes on 
   );
 });
 
-test("a canary that has failed is told while the app beside it serves", async () => {
+test("a failed canary is reported while the app itself serves", async () => {
   const canary = deployment({ availableReplicas: 0 });
   const [app, name] = ["app2", "app2-canary"];
   const labels = { "app.kubernetes.io/name": app };
@@ -115,7 +115,7 @@ test("a canary that has failed is told while the app beside it serves", async ()
   assert.match(words ?? "", new RegExp(`lab rollback ${app}\``));
 });
 
-test("an app whose own name ends as a canary's does is told by it", async () => {
+test("an app whose own name ends like a canary's is reported by that name", async () => {
   const name = "bird-canary";
   const labels = { "app.kubernetes.io/name": name };
   const own = deployment({});
@@ -126,7 +126,7 @@ test("an app whose own name ends as a canary's does is told by it", async () => 
   assert.match((await said(both, [], name)) ?? "", /\n3 of its pods.*lab rollback bird-canary`/);
 });
 
-test("a rollout goes on that has time, that Kubernetes has not looked at yet, or that nothing served before", async () => {
+test("a rollout continues if it has time left, Kubernetes has not observed it yet, or nothing served before", async () => {
   assert.equal(await said(deployment({}, []), []), undefined);
   assert.equal(await said(deployment({ observedGeneration: 6 }), []), undefined);
   assert.equal(await said(deployment({ availableReplicas: 0 }), []), undefined);

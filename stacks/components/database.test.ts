@@ -30,7 +30,7 @@ const service = (name: string, spec: object) => ({
 });
 const toPod = (name: string) => ({ selector: { ...labels, "statefulset.kubernetes.io/pod-name": name } });
 
-test("writes go to pod 0, reads to the replica, and each pod has a name before it is ready", async () => {
+test("writes go to pod 0 and reads to the replica; each pod has a name before it is ready", async () => {
   const made = await make({ replica: true });
   assert.deepEqual(one(made, "Service"), service("db", toPod("db-0")));
   assert.deepEqual(one(made, "Service", "db-read"), service("db-read", toPod("db-1")));
@@ -53,7 +53,7 @@ test("after a promotion, writes go to pod 1 and reads to pod 0, and no pod is re
   assert.deepEqual(one(after, "StatefulSet"), one(before, "StatefulSet"));
 });
 
-test("the pods keep their data on claims of their own, and run without privileges", async () => {
+test("the pods keep their data on their own claims and run without privileges", async () => {
   const made = await make({ replica: true, size: "2Gi", storageClass: "local-path" });
   const probe = (part: string, periodSeconds: number, failureThreshold: number) => ({
     exec: { command: ["postgres-entry", part] },
@@ -163,7 +163,7 @@ test("the pods keep their data on claims of their own, and run without privilege
   });
 });
 
-test("that the database was made is noted outside of its volumes", async () => {
+test("the database's creation is recorded outside its volumes", async () => {
   const made = await make({ replica: true });
   const note = made.find(({ name }) => name === "db-made");
   assert.deepEqual(note?.inputs, {
@@ -174,7 +174,7 @@ test("that the database was made is noted outside of its volumes", async () => {
   });
 });
 
-test("its passwords are secrets of Pulumi's", async () => {
+test("its passwords are Pulumi secrets", async () => {
   const { value } = one(await make(), "Secret").stringData as { value?: unknown };
   assert.deepEqual(value, { password: "p", "replication-password": "r" });
 });

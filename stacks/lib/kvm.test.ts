@@ -17,7 +17,7 @@ for (const arch of ["x64", "arm64"] as const) {
     assert.equal(await runs(guest, "tcg", 60_000), "ended");
   });
 
-  test(`a machine for ${arch} that does something else is told apart`, { skip }, async () => {
+  test(`a machine for ${arch} that does anything else is told apart`, { skip }, async () => {
     const image = guest.image.slice();
     // Another value for the device, another call to the firmware.
     image[arch === "x64" ? 1 : 4] = 0x11;
@@ -33,14 +33,14 @@ const program = (script: string) => ({
   exitCode: 0,
 });
 
-test("a guest hangs only if it had the processor: on a busy computer it may just not have had its turn", async () => {
+test("a guest hangs only if it got CPU time: on a busy computer it may simply not have run", async () => {
   assert.equal(await runs(program("exec sleep 60"), "kvm", 50), "failed");
   assert.equal(await runs(program("exit 1"), "kvm", 60_000), "failed");
   const busy = program("while :; do :; done");
   while ((await runs(busy, "kvm", 50)) !== "hung");
 });
 
-test("a guest that hung is not run again before something has changed, and nothing else is remembered", async (context) => {
+test("a guest that hung is not run again until something has changed; nothing else is remembered", async (context) => {
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-kvm-"));
   context.after(() => rm(folder, { recursive: true }));
   const note = join(folder, "cache", "note");

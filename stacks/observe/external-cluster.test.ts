@@ -108,7 +108,7 @@ const wish = (kubeconfig: string, context: string, more: object = {}) => {
   return [cluster, parseConfig("apps", values, "FILE"), owner] as const;
 };
 
-test("a cluster that answers and has the IngressClass is taken, by the context of the stack file", async (t) => {
+test("a cluster that answers and has the IngressClass is accepted, with the stack file's context", async (t) => {
   const { kubeconfig } = await cluster(t, ["traefik"]);
   const { kubeconfig: text, identity } = await externalCluster(...wish(kubeconfig, "kind-lab"));
   const { contexts } = parse(text) as { contexts: readonly { name: string }[] };
@@ -126,7 +126,7 @@ test("a cluster without the IngressClass is refused", async (t) => {
   );
 });
 
-test("a kubeconfig that is not there, and a context that it lacks, are named", async (t) => {
+test("a missing kubeconfig and a missing context are named", async (t) => {
   const { kubeconfig } = await cluster(t, ["traefik"]);
   const none = join(directory, "none");
   await assert.rejects(externalCluster(...wish(none, "kind-lab")), (error) =>
@@ -143,7 +143,7 @@ test("a kubeconfig that is not there, and a context that it lacks, are named", a
   );
 });
 
-test("a cluster that is down, or answers no questions, is told with its reason", async (t) => {
+test("a cluster that is down or does not answer is reported with the reason", async (t) => {
   const { api, kubeconfig } = await cluster(t, undefined);
   const look = () => externalCluster(...wish(kubeconfig, "kind-lab"));
   await assert.rejects(look, (error) =>
@@ -155,7 +155,7 @@ test("a cluster that is down, or answers no questions, is told with its reason",
   );
 });
 
-test("isolated namespaces need the pods of the Ingress controller where they are looked for", async (t) => {
+test("isolated namespaces require the Ingress controller's pods in the configured namespace", async (t) => {
   const { kubeconfig } = await cluster(t, ["traefik"]);
   const isolated = { namespaces: [{ name: "dev" }] };
   await assert.rejects(externalCluster(...wish(kubeconfig, "kind-lab", isolated)), (error) =>
@@ -167,7 +167,7 @@ test("isolated namespaces need the pods of the Ingress controller where they are
   await externalCluster(...wish(kubeconfig, "kind-lab", { namespaces: [{ name: "dev", isolated: false }] }));
 });
 
-test("a user's missing permissions are told before anything is made", async (t) => {
+test("a user's missing permissions are reported before anything is created", async (t) => {
   const { lab, kubeconfig } = await cluster(t, ["traefik"]);
   lab.api["/api/v1/namespaces/default"] = { metadata: { name: "default", uid: "1" } };
   Object.assign(lab, { forbidden: ["create services in default"] });
@@ -179,7 +179,7 @@ test("a user's missing permissions are told before anything is made", async (t) 
   );
 });
 
-test("an app whose pods follow its CPU needs a cluster that measures it", async (t) => {
+test("an app that scales by CPU requires a cluster with metrics", async (t) => {
   const { lab, kubeconfig } = await cluster(t, ["traefik"]);
   const look = () =>
     externalCluster(...wish(kubeconfig, "kind-lab", { apps: [{ name: "app1", replicas: { max: 2 } }] }));

@@ -58,7 +58,7 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     ["an image without a version", "v1.25.4-k3s1", "latest", /image: "rancher\/k3s:latest" .*version/],
   ] as const;
   for (const [title, from, to, message] of faults)
-    test(`${title} is refused before anything is touched`, async () => {
+    test(`${title} is refused before anything changes`, async () => {
       await checkout.edit("stacks/k3d.yaml", from, to);
       const { exitCode, all } = await checkout.lab("up", "k3d", "apps-k3d");
       assert.equal(exitCode, 2, all);
@@ -67,7 +67,7 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
       await checkout.edit("stacks/k3d.yaml", to, from);
     });
 
-  test("a port that another program has is named before anything is touched", async () => {
+  test("a port that another program uses is named before anything changes", async () => {
     const other = createServer();
     await once(other.listen(8444, "127.0.0.1"), "listening");
     const { exitCode, all } = await checkout.lab("up", "k3d");
@@ -90,7 +90,7 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     assert.deepEqual(await nodeNames(), ["k3d-k3d-server-0"]);
   });
 
-  test("everything in Docker says whose it is", async () => {
+  test("everything in Docker has its owner's labels", async () => {
     const id = (await readFile(join(checkout.directory, ".lab/id"), "utf8")).trim();
     const filter = ["--filter", `label=k3s-lab.id=${id}`, "--filter", "label=k3s-lab.stack=k3d"];
     assert.match(await docker("ps", "--format", "{{.Names}}", ...filter), /^k3d-k3d-server-0$/m);
@@ -98,13 +98,13 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     assert.equal(await docker("volume", "ls", "--format", "{{.Name}}", ...filter), "k3d-k3d-images");
   });
 
-  test("every port is one of loopback", async () => {
+  test("every port is bound to loopback", async () => {
     const ports = await docker("ps", "--format", "{{.Ports}}", "--filter", "label=app=k3d");
     assert.match(ports, /127\.0\.0\.1:8081->80/);
     assert.doesNotMatch(ports, /0\.0\.0\.0|:::|\[::\]/);
   });
 
-  test("the kubeconfig is a file of mode 0600 with a context of its own, and encrypted in the state", async () => {
+  test("the kubeconfig is a file of mode 0600 with its own context, and encrypted in the state", async () => {
     const file = join(checkout.directory, ".lab/k3d/kubeconfig");
     assert.equal((await stat(file)).mode & 0o777, 0o600);
     assert.match(await readFile(file, "utf8"), /current-context: k3s-lab-k3d\n/);
@@ -123,7 +123,7 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     );
   });
 
-  test("an app is scaled, rolled out and rolled back under requests: none is lost, and the stack file says so", async () => {
+  test("an app is scaled, rolled out and rolled back under load: no request is lost, and the stack file is updated", async () => {
     const file = join(checkout.directory, "Pulumi.apps-k3d.yaml");
     const text = await readFile(file, "utf8");
     for (const [app, replicas, message] of [
@@ -170,7 +170,7 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     await succeeded(await checkout.pulumi("preview", "apps-k3d", "--expect-no-changes"));
   });
 
-  test("exercises, side by side: each is broken, repaired by its solution, and gone; the spec of part 3 is met", async () => {
+  test("exercises, in parallel: each is broken, repaired by its solution and removed; the spec of part 3 passes", async () => {
     // The others: tests/faults/long/exercises.test.ts.
     const names = ["wrong-selector", "wrong-port", "closed-network"];
     const graded = (async () => {
@@ -190,7 +190,7 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     await checkout.edit("stacks/k3d.yaml", "127.0.0.1:8091:80", "127.0.0.1:8081:80");
   });
 
-  test("an image that is not there and cannot be pulled leaves the running cluster alone", async () => {
+  test("a missing image that cannot be pulled leaves the running cluster unchanged", async () => {
     await checkout.edit("stacks/k3d.yaml", "rancher/k3s:v1.25.4-k3s1", "rancher/no-such-k3s:v1.25.5-k3s1");
     const { exitCode, all } = await checkout.pulumi("up", "k3d");
     assert.notEqual(exitCode, 0, all);
@@ -199,7 +199,7 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     await appsAnswer();
   });
 
-  test("an agent comes in place, as the preview says", async () => {
+  test("an agent is added in place, as the preview shows", async () => {
     await checkout.edit("stacks/k3d.yaml", "agents: 0", "agents: 1");
     const planned = await preview("k3d");
     assert.match(planned, /\+ 2 to create/);
@@ -210,7 +210,7 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     assert.equal(await serverId(), before, "the server was rebuilt");
   });
 
-  test("it leaves where that is asked for, with the only pods of apps and the Ingress controller, and no request is lost", async () => {
+  test("an agent is removed with the only pods of apps and the Ingress controller, and no request is lost", async () => {
     await moveToAgent(checkout);
     await checkout.edit("stacks/k3d.yaml", "agents: 1", "agents: 0");
     const asked = await checkout.lab("up", "k3d", "apps-k3d");
@@ -226,7 +226,7 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     assert.equal(await serverId(), before, "the server was rebuilt");
   });
 
-  test("a cluster of a stack's name that somebody made by hand is refused, and stays", async () => {
+  test("a cluster that was created by hand under a stack's name is refused and stays", async () => {
     const config = join(checkout.directory, "by-hand.yaml");
     await writeFile(
       config,

@@ -33,7 +33,7 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     await checkout.remove();
   });
 
-  test("a bad stack file is refused before anything is touched", async () => {
+  test("a bad stack file is refused before anything changes", async () => {
     await checkout.edit("Pulumi.cluster.yaml", "ip: 192.168.42.111", "ip: 192.168.42.110");
     const { exitCode, all } = await checkout.lab("up");
     assert.equal(exitCode, 2, all);
@@ -49,12 +49,12 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     );
   });
 
-  test("Ctrl-C in the middle of `lab up` ends it in good order, and the next one goes on", async () => {
+  test("Ctrl-C in the middle of `lab up` ends it cleanly, and the next run continues", async () => {
     await killedAt(checkout.directory, ["up"], /creating K3sNode server/, "SIGINT");
     await succeeded(await checkout.lab("up"));
   });
 
-  test("`lab up` again starts no Pulumi", async () => {
+  test("`lab up` again does not start Pulumi", async () => {
     const noted = () => readdir(join(checkout.directory, ".lab/state/.pulumi/history"), { recursive: true });
     const before = (await noted()).sort();
     assert.match(before.join("\n"), /cluster-\d+\.history\.json/);
@@ -74,7 +74,7 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     assert.equal(pods.size, 3, `app2 answered from ${[...pods]}`);
   });
 
-  test("`lab verify` passes, and says so as JSON too", async () => {
+  test("`lab verify` passes, also with --json", async () => {
     const { stdout } = await succeeded(await checkout.lab("verify", "--json"));
     const text = JSON.stringify(JSON.parse(stdout));
     assert.match(text, /"ok":true/);
@@ -83,7 +83,7 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     assert.match(text, /"id":"cluster\/server\/marks",[^}]*"actual":"disk=ssd"/);
   });
 
-  test("the encryption of Secrets is not switched off, and nothing is touched", async () => {
+  test("the encryption of Secrets cannot be switched off, and nothing changes", async () => {
     await checkout.edit("Pulumi.cluster.yaml", ", --secrets-encryption]", "]");
     const { exitCode, all } = await checkout.lab("up", "cluster");
     assert.equal(exitCode, 2, all);
@@ -91,7 +91,7 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     await checkout.edit("Pulumi.cluster.yaml", "-mode=644]", "-mode=644, --secrets-encryption]");
   });
 
-  test("the specs of parts 1 and 2 are met, with all points", async () => {
+  test("the specs of parts 1 and 2 pass with full points", async () => {
     const graded = ["part1", "part2"].map(async (part) => {
       const spec = `scripts/exercise/specs/${part}.yaml`;
       const { all } = await succeeded(await checkout.lab("verify", "--spec", spec));
@@ -100,13 +100,13 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     await Promise.all(graded);
   });
 
-  test("K3s runs with the flags that were promised", async () => {
+  test("K3s runs with the configured flags", async () => {
     const stdout = await onServer("cat /etc/systemd/system/k3s.service");
     for (const flag of [`--node-ip=${server}`, "--flannel-iface=eth1", "--write-kubeconfig-mode=644"])
       assert.ok(stdout.includes(`'${flag}'`), `${flag} is not in:\n${stdout}`);
   });
 
-  test("secrets lie in files of mode 0600, and in Pulumi's state encrypted", async () => {
+  test("secrets are in files of mode 0600, and encrypted in Pulumi's state", async () => {
     const lab = join(checkout.directory, ".lab");
     for (const file of ["passphrase", "cluster/token", "cluster/kubeconfig", "ssh/id_ed25519"])
       assert.equal((await stat(join(lab, file))).mode & 0o777, 0o600, file);
@@ -119,7 +119,7 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     assert.ok(!stdout.includes(token), "the token is in a command line or the journal of the server");
   });
 
-  test("a preview of either stack shows no change, and the stack files are as they were", async () => {
+  test("a preview of either stack shows no change, and the stack files are unchanged", async () => {
     await Promise.all(
       ["cluster", "apps"].map(async (stack) =>
         succeeded(await checkout.pulumi("preview", stack, "--expect-no-changes")),
@@ -132,14 +132,14 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     );
   });
 
-  test("a replica more by plain `pulumi up --stack apps`", async () => {
+  test("one more replica by plain `pulumi up --stack apps`", async () => {
     await checkout.edit("Pulumi.apps.yaml", "host: app1.com, replicas: 1", "host: app1.com, replicas: 2");
     const { all } = await succeeded(await checkout.pulumi("up", "apps"));
     assert.match(all, /~ 1 updated/);
     await succeeded(await checkout.lab("verify", "apps", "--wait", "60"));
   });
 
-  test("memory and flags change in place, as the preview says, also after an update of the checkout with another machine image", async () => {
+  test("memory and flags change in place, as the preview shows, also after a checkout update with another machine image", async () => {
     const machines = ["k3s-lab-cluster-server", "k3s-lab-cluster-agent"];
     const inspect = (format: string) => checkout.output("docker", "inspect", "--format", format, ...machines);
     const image = async () =>
@@ -163,7 +163,7 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     await checkout.output("docker", "image", "rm", other ?? "");
   });
 
-  test("an agent more joins, and leaves again", async () => {
+  test("another agent joins and leaves again", async () => {
     const line = "    - {name: agent, role: agent, ip: 192.168.42.111, cpus: 2, memory: 1536}\n";
     const more = `${line}    - {name: agent2, role: agent, ip: 192.168.42.112, cpus: 1, memory: 1024}\n`;
     const names = async () =>
@@ -183,13 +183,13 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     assert.deepEqual(await names(), ["agent", "server"]);
   });
 
-  test("what was changed behind Pulumi's back inside the cluster is put right by `lab up`", async () => {
+  test("`lab up` repairs what was changed inside the cluster without Pulumi", async () => {
     await checkout.output("kubectl", "delete", "ingress", "app2");
     await succeeded(await checkout.lab("up"));
     assert.equal((await ask(server, "app2.com")).app, "app2");
   });
 
-  test("a machine destroyed behind Pulumi's back shows as a replacement and is rebuilt, one that was stopped is started", async () => {
+  test("a machine that was destroyed without Pulumi shows as a replacement and is recreated; a stopped one is started", async () => {
     await checkout.output("docker", "rm", "--force", "--volumes", "k3s-lab-cluster-agent");
     // It does not end by itself within the 10 s of Docker's.
     await checkout.output("docker", "stop", "--time=1", "k3s-lab-cluster-server");
@@ -210,7 +210,7 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     for (const stack of ["apps", "cluster"]) await succeeded(await checkout.pulumi("destroy", stack));
   });
 
-  test("plain Vagrant: `up` makes the machines, `provision` installs K3s, and again on request", async () => {
+  test("plain Vagrant: `up` creates the machines, `provision` installs K3s, and again on request", async () => {
     await checkout.output("vagrant", "up");
     const asked = await checkout.run("vagrant", "ssh", "server", "--command", "test -e /usr/local/bin/k3s");
     assert.notEqual(asked.exitCode, 0, "`vagrant up` installed K3s");

@@ -93,11 +93,11 @@ describe("the guest book on k3d, from nothing to nothing", { concurrency: false 
     assert.ok(!(await readFile(state, "utf8")).includes(await readFile(password, "utf8")));
   });
 
-  test("nothing changes without a change, by plain Pulumi too", async () => {
+  test("without a change nothing changes, with plain Pulumi too", async () => {
     await succeeded(await checkout.pulumi("preview", stack, "--expect-no-changes"));
   });
 
-  test("another greeting rolls the page out, nothing else, and no request is lost", async () => {
+  test("a new greeting rolls out only the page, and no request is lost", async () => {
     // The load may add pods of the API, but none of another revision.
     const revision = () =>
       kubectl(
@@ -114,14 +114,14 @@ describe("the guest book on k3d, from nothing to nothing", { concurrency: false 
     assert.deepEqual(await Promise.all([...["admin", "db"].map(podsOf), revision()]), others);
   });
 
-  test("both pods of the database are deleted: what was written is there", async () => {
+  test("both database pods are deleted: the data is still there", async () => {
     await kubectl("delete", "pods", "--selector=app.kubernetes.io/name=db");
     await kubectl("rollout", "status", "statefulset/db", "--timeout=120s");
     await pWaitFor(async () => (await book()).database === "db-read", { interval: 500, timeout: 30_000 });
     assert.deepEqual((await book()).texts, ["the first"]);
   });
 
-  test("a backup while writes run; entries that were deleted come back from it", async () => {
+  test("a backup while writes run; deleted entries are restored from it", async () => {
     let writing = true;
     const writer = (async () => {
       for (let number = 1; writing; number += 1) await write(`during ${number}`);
@@ -169,7 +169,7 @@ describe("the guest book on k3d, from nothing to nothing", { concurrency: false 
     await sql("delete from entries where text like 'during %'");
   });
 
-  test("another size of the volumes is refused, and `lab down` names what would go", async () => {
+  test("another volume size is refused, and `lab down` names what would be lost", async () => {
     await checkout.edit(file, "size: 1Gi", "size: 2Gi");
     const other = await checkout.lab("up", stack);
     assert.equal(other.exitCode, 2, other.all);
@@ -184,7 +184,7 @@ describe("the guest book on k3d, from nothing to nothing", { concurrency: false 
     await verified();
   });
 
-  test("by https for those who trust the lab's authority, and http is sent there", async () => {
+  test("https works for clients that trust the lab's authority, and http redirects to it", async () => {
     await checkout.edit(file, "config:\n", "config:\n  k3s-lab:tls: {}\n");
     await succeeded(await checkout.lab("up", stack));
     await verified();

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { provision } from "../provision/fake-machine.ts";
 import { byAnsible, withoutAnsible } from "./fake-run.ts";
 
-test("what the script installed, the playbook finds all right: it changes nothing", {
+test("the playbook changes nothing that the script has installed", {
   skip: withoutAnsible,
 }, async () => {
   const script = await provision("both ways", {});

@@ -185,7 +185,7 @@ test("a server that leaves is drained, and then leaves etcd", async () => {
 });
 
 for (const silentAt of [2, 3])
-  test(`C3: etcd that does not answer question ${silentAt} for its members has not let one go`, async () => {
+  test(`C3: etcd does not answer query ${silentAt} for its members: the server has not left`, async () => {
     const { status, stderr, log } = await leave(`silent at ${silentAt}`, "before", { silentAt });
     assert.equal(status, 0, stderr);
     assert.deepEqual(log.slice(2), ['remove {"ID":"3"}']);
@@ -204,7 +204,7 @@ const moved = (...names: readonly string[]) =>
     }),
   );
 
-test("what has its only pod there gets its successor elsewhere first", async () => {
+test("a workload whose only pod is there gets its replacement elsewhere first", async () => {
   const { deployments, here } = lone;
   const { log } = await leave("lone", "cordon", { deployments, pods: [here] });
   assert.deepEqual(log.slice(1), [
@@ -214,7 +214,7 @@ test("what has its only pod there gets its successor elsewhere first", async () 
   ]);
 });
 
-test("a successor that comes to the node all the same moves on, and what ends there already is left", async () => {
+test("a replacement that lands on the node moves on, and a pod that is already ending is left alone", async () => {
   const { deployments, here } = lone;
   const late =
     "default app1-5d8f9- 5d8f9 2026-01-01T00:00:00Z\nkube-system traefik-99b- 99b \ndefault app1-6c- 6c \n";
@@ -228,7 +228,7 @@ test("a successor that comes to the node all the same moves on, and what ends th
   ]);
 });
 
-test("of two nodes that leave at once, one moves its lone pods after the other", async () => {
+test("of two nodes that leave at once, the second moves its single pods after the first", async () => {
   const { deployments, here } = lone;
   const { log } = await leave("lone and held", "cordon", { deployments, pods: [here], isMoving: true });
   assert.deepEqual(log, [
@@ -240,7 +240,7 @@ test("of two nodes that leave at once, one moves its lone pods after the other",
   ]);
 });
 
-test("etcd's leader hands over to a server that stays before it leaves", async () => {
+test("etcd's leader hands over to a remaining server before it leaves", async () => {
   const { status, stderr, log } = await leave("leader", "before", { leader: "3" });
   assert.equal(status, 0, stderr);
   assert.deepEqual(log, [
@@ -250,20 +250,20 @@ test("etcd's leader hands over to a server that stays before it leaves", async (
   ]);
 });
 
-test("a server that etcd does not let go of stays", async () => {
+test("a server that etcd does not release stays", async () => {
   const { status, stderr } = await leave("kept", "before", { letsGo: false });
   assert.equal(status, 1);
   assert.match(stderr, /etcd did not remove three within 60 s: it stays a server/);
 });
 
-test("without a quorum it is said, with K3s's way back", async () => {
+test("without a quorum it is reported, with K3s's recovery procedure", async () => {
   const node = '{"kind":"Status","code":404}';
   const { status, stderr } = await leave("no quorum", "before", { leader: "0", node });
   assert.equal(status, 1);
   assert.match(stderr, /etcd does not answer within 60 s, .*'A cluster that lost most of its servers'/);
 });
 
-test("a lost server and one that never came so far as to have a name are forgotten, and no other", async () => {
+test("a lost server and one that never got a name are removed from etcd and the cluster, and no other", async () => {
   const { status, stderr, log, members } = await leave("lost", "forget", {
     members: [
       "1 one-0000000a 10.0.0.1",
@@ -281,13 +281,13 @@ test("a lost server and one that never came so far as to have a name are forgott
   ]);
 });
 
-test("a node that its lost controller holds on to is gone before the next of its name joins", async () => {
+test("a node that its missing controller still holds is gone before the next of its name joins", async () => {
   const { status, log } = await leave("held", "forget", { isHeld: true });
   assert.equal(status, 0);
   assert.equal(log.at(-1), `kubectl patch node three --type=merge --patch {"metadata":{"finalizers":null}}`);
 });
 
-test("a node that the cluster does not know is not spoken of", async () => {
+test("a node that the cluster does not know is not mentioned", async () => {
   const { status, log } = await leave("unknown", "forget", {
     members: ["1 one-0000000a 10.0.0.1"],
     node: '{"kind":"Status","code":404}',
@@ -296,7 +296,7 @@ test("a node that the cluster does not know is not spoken of", async () => {
   assert.deepEqual(log, [""]);
 });
 
-test("a node is cordoned for a change, and takes pods again; what somebody else cordoned stays so", async () => {
+test("a node is cordoned for a change and uncordoned afterwards; one that somebody else cordoned stays so", async () => {
   assert.deepEqual((await leave("cordon", "cordon")).log, [
     "kubectl annotate --overwrite node three k3s-lab/cordoned=true",
     "kubectl cordon three",
@@ -312,7 +312,7 @@ test("a node is cordoned for a change, and takes pods again; what somebody else 
   ]);
 });
 
-test("a pod that no controller would recreate stays where it is while its node changes, and the others move", async () => {
+test("a pod that no controller would recreate stays while its node changes, and the others move", async () => {
   const { log, stdout } = await leave("bare", "cordon", {
     together: 3,
     all: "default/mine\\nkube-system/dns true\\n",
@@ -393,7 +393,7 @@ for (const [what, found, K3S_ARGS, expected] of marks)
     assert.deepEqual(log, expected);
   });
 
-test("what Traefik had for a load balancer goes once no Traefik uses it", async () => {
+test("Traefik's load balancer settings are removed once no Traefik uses them", async () => {
   const uses = '["--entrypoints.web.http.middlewares=kube-system-k3s-lab-retry@kubernetescrd"]';
   const { status, log } = await leave("unbalanced", "unbalance", { pods: [uses, uses, '["--ping=true"]'] });
   assert.equal(status, 0);
@@ -406,19 +406,19 @@ test("what Traefik had for a load balancer goes once no Traefik uses it", async 
   ]);
 });
 
-test("a cluster that has a load balancer still keeps it, though its API does not answer", async () => {
+test("a cluster that still has a load balancer keeps it, though its API does not answer", async () => {
   const { status, log } = await leave("balanced", "unbalance", { isBalanced: true, answers: false });
   assert.equal(status, 0);
   assert.deepEqual(log, [""]);
 });
 
-test("where no cluster is, nothing is done, and it is said by the exit code", async () => {
+test("without a cluster nothing is done, and the exit code says so", async () => {
   assert.equal((await leave("none", "before", { isThere: false })).status, 3);
 });
 
 for (const [what, begins, expected] of [
-  ["does not answer: another one is asked, for the node would be refused as one that is there", false, 4],
-  ["only begins: it has nothing to forget, and another one may have the cluster", true, 3],
+  ["does not answer: another one is asked, because the node would be refused as existing", false, 4],
+  ["is only starting: it has nothing to remove, and another one may have the cluster", true, 3],
 ] as const)
   test(`a node that lost its data joins again, and the API of a server ${what}`, async () => {
     const { status, log } = await leave(`no answer ${begins}`, "forget", { answers: false, begins });

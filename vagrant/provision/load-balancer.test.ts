@@ -88,7 +88,7 @@ esac
 const file = "etc/k3s-lab-load-balancer/haproxy.cfg";
 const unit = "etc/systemd/system/k3s-lab-load-balancer.service";
 
-test("HAProxy starts with its configuration, takes a new one without a restart, and goes without a trace", async () => {
+test("HAProxy starts with its configuration, reloads a new one without a restart, and is removed without a trace", async () => {
   const { run, read, observed, path } = await machine("whole");
   assert.equal(observed(), "state HAProxy is not installed");
   const first = run("install", "first");
@@ -107,7 +107,7 @@ test("HAProxy starts with its configuration, takes a new one without a restart, 
   assert.equal(run("remove").status, 0);
 });
 
-test("what is not as it was installed is told, and put right", async () => {
+test("deviations from the installation are reported and repaired", async () => {
   const { run, put, path, observed } = await machine("drift");
   run("install", "one");
   await put(file, "by hand");
@@ -132,7 +132,7 @@ test("a configuration that HAProxy refuses changes nothing that runs", async () 
   assert.doesNotMatch(await read("log"), /reload k3s/);
 });
 
-test("a new configuration whose port another program has is told, and the former one goes on", async () => {
+test("a new configuration with a port that another program uses is reported, and the old one stays active", async () => {
   const { run, read, observed } = await machine("taken");
   run("install", "right");
   const whole = await read(unit);
@@ -146,7 +146,7 @@ test("a new configuration whose port another program has is told, and the former
   assert.equal(observed(), "state healthy");
 });
 
-test("a kernel that names no children of processes makes no failure of a reload", async () => {
+test("a kernel that does not list child processes does not make a reload fail", async () => {
   const { run, read, path, observed } = await machine("childless");
   await rm(path("proc"), { recursive: true });
   run("install", "first");
@@ -166,7 +166,7 @@ test("a first installation that cannot start leaves nothing that would start wit
   assert.equal(run("install", "right").status, 0);
 });
 
-test("one that was stopped and cannot start keeps its former configuration", async () => {
+test("a stopped one that cannot start keeps its old configuration", async () => {
   const { run, read, path, observed } = await machine("stopped");
   run("install", "right");
   await rm(path("active"));
@@ -175,7 +175,7 @@ test("one that was stopped and cannot start keeps its former configuration", asy
   assert.notEqual(observed(), "state healthy");
 });
 
-test("another lab's load balancer is neither changed nor removed, nor is a node of K3s's made one", async () => {
+test("another lab's load balancer is neither changed nor removed, and no K3s node becomes one", async () => {
   const { run, read, put } = await machine("theirs");
   run("install", "theirs", "other/cluster");
   const { status, stderr } = run("install", "ours");

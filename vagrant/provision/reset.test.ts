@@ -81,7 +81,7 @@ async function reset(
   return { status, stdout, stderr, log, read, files: await readdir(path(data)).catch(() => []), path };
 }
 
-test("a server that is left begins a new log with its data, by its own command and from a checked copy", async () => {
+test("a remaining server starts a new log with its data, with its own command and from a verified copy", async () => {
   const { status, stdout, stderr, log, read, files, path } = await reset("left");
   assert.equal(status, 0, stderr);
   assert.deepEqual(log, [
@@ -121,21 +121,21 @@ test("a cluster that answers is not reset", async () => {
   assert.deepEqual(log, [""]);
 });
 
-test("a server that was stopped, or is busy, of a cluster that has its majority is not reset", async () => {
+test("a stopped or busy server of a cluster that has its majority is not reset", async () => {
   const { status, stderr, log } = await reset("late", { answers: "late" });
   assert.equal(status, 1);
   assert.match(stderr, /the cluster answers here: it has its majority/);
   assert.deepEqual(log, ["reset-failed k3s", "start --no-block k3s"]);
 });
 
-test("where there is no data nothing is stopped", async () => {
+test("without data nothing is stopped", async () => {
   const { status, stderr, log } = await reset("none", { hasData: false });
   assert.equal(status, 1);
   assert.match(stderr, /there is no server of K3s here that has data/);
   assert.deepEqual(log, [""]);
 });
 
-test("a reset that K3s refuses leaves the data and its copy, and K3s's unit as it was", async () => {
+test("a reset that K3s refuses leaves the data, its copy and K3s's unit unchanged", async () => {
   const { status, stderr, read, files } = await reset("refused", { fails: true });
   assert.equal(status, 1);
   assert.match(stderr, /the reason\n.*K3s did not reset etcd/);
