@@ -59,7 +59,10 @@ const database = z.strictObject({
 const backup = z.strictObject({
   schedule: z
     .string()
-    .refine(isSchedule, 'five fields as cron writes them, such as "17 3 * * *" for every night at 3:17')
+    .refine(
+      isSchedule,
+      'five fields as cron writes them, such as "17 3 * * *" for every night at 3:17, and a day that comes',
+    )
     .default("17 3 * * *")
     .describe(
       "When a backup is made: minute, hour, day, month, weekday, in the time zone of the control plane.",
