@@ -50,7 +50,7 @@ export async function runStack(
   progress: Progress,
   { signal, refresh = false, exclude = [], onMade, onEvent: tell, stop }: RunOptions = {},
 ): Promise<Changes> {
-  const stack = await openStack(name, environment);
+  const stack = await stackFor(name, environment);
   const failures: string[] = [];
   let changes: Changes = {};
   const onEvent = (event: EngineEvent) => {
@@ -108,7 +108,7 @@ export async function previewStack(
   environment: Record<string, string>,
   { refresh = false }: { readonly refresh?: boolean } = {},
 ): Promise<readonly PlannedStep[]> {
-  const stack = await openStack(name, environment);
+  const stack = await stackFor(name, environment);
   const steps = new Map<string, PlannedStep>();
   const failures: string[] = [];
   const onEvent = ({ resourcePreEvent, diagnosticEvent }: EngineEvent) => {
@@ -139,7 +139,7 @@ export async function previewStack(
  * @throws LabError if Pulumi cannot read its state.
  */
 export async function exportResources(name: string): Promise<readonly StateResource[]> {
-  const stack = await openStack(name, {});
+  const stack = await stackFor(name, {});
   try {
     const { deployment } = await stack.exportStack();
     return (deployment as { readonly resources?: readonly StateResource[] }).resources ?? [];
@@ -167,17 +167,39 @@ function failureOf(
   return new LabError(sentence(failures.join("\n") || (cause as Error).message), { cause });
 }
 
-async function openStack(stackName: string, envVars: Record<string, string>): Promise<Stack> {
-  await endStaleLocks(stackName);
+const opened = new Map<string, Promise<Stack>>();
+
+/**
+ * Opens a stack, and creates it if needed: once in a process, because Pulumi's CLI takes most of a second for it. Call it
+ * early where the time matters; what fails is tried again, and reported, once the stack is needed.
+ */
+export function openStack(stackName: string): Promise<Stack> {
+  const known = opened.get(stackName);
+  if (known) return known;
+  const opening = open(stackName);
+  opened.set(stackName, opening);
+  opening.catch(() => opened.delete(stackName));
+  return opening;
+}
+
+async function open(stackName: string): Promise<Stack> {
   try {
     // Loading it takes 0.2 s, and most runs of `lab up` do not need it.
     const { LocalWorkspace } = await import("@pulumi/pulumi/automation/index.js");
-    const stack = await LocalWorkspace.createOrSelectStack({ stackName, workDir: root }, { envVars });
+    const stack = await LocalWorkspace.createOrSelectStack({ stackName, workDir: root });
     // After a run the Automation API calls the CLI three times for outputs and history, which are unused here: 0.7 s.
     return Object.assign(stack, { outputs: async () => ({}), info: async () => undefined });
   } catch (cause) {
     throw new LabError(`The stack "${stackName}" cannot be opened: ${(cause as Error).message}`, { cause });
   }
+}
+
+/** An open stack whose next run gets this environment. */
+async function stackFor(name: string, environment: Record<string, string>): Promise<Stack> {
+  await endStaleLocks(name);
+  const stack = await openStack(name);
+  stack.workspace.envVars = environment;
+  return stack;
 }
 
 const verbs: Record<string, string> = {

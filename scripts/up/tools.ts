@@ -2,6 +2,7 @@ import type { HostSettings } from "../../stacks/lib/host-settings.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { linkTools } from "../environment.ts";
 import { commonTools } from "../lab.ts";
+import { openStack } from "../pulumi.ts";
 import type { Step } from "../report.ts";
 import { imageTools } from "../system-archive.ts";
 import { installTools, type ToolName } from "../toolchain/install.ts";
@@ -28,6 +29,9 @@ async function installAll(run: UpRun, progress: Progress): Promise<string> {
   if (!k3s) throw new Error("unreachable: K3s was installed");
   if (machines.length + k3d.length > 0 && k3s.way !== "release") await install(run, imageTools, progress);
   await linkTools(tools);
+  // Beside the steps that follow. What fails is reported where the stack is needed.
+  const [first] = run.stacks;
+  if (run.isFirst && first) void openStack(first).catch(() => {});
   const { k3sVersion = k3s.version } = settings.values;
   if (k3sVersion !== k3s.version)
     process.stderr.write(
