@@ -130,12 +130,8 @@ function isOwn({ Name, Labels, Containers }: DockerNetwork, id: string, own: Rea
 
 /** The bridges of the lab's networks in libvirt, which every checkout shares. */
 async function libvirtBridges(run: Run): Promise<string[]> {
-  const bridges: string[] = [];
-  for (const name of ["k3s-lab", "k3s-lab-management"]) {
-    const asked = await run(["virsh", "--connect", "qemu:///system", "--quiet", "net-info", name], asks);
-    if (asked.ended === "missing") break;
-    const [, bridge] = /^Bridge:\s+(\S+)/m.exec(asked.stdout) ?? [];
-    if (bridge) bridges.push(bridge);
-  }
-  return bridges;
+  const ask = async (name: string) =>
+    await run(["virsh", "--connect", "qemu:///system", "--quiet", "net-info", name], asks);
+  const asked = await Promise.all(["k3s-lab", "k3s-lab-management"].map(ask));
+  return asked.flatMap(({ stdout }) => /^Bridge:\s+(\S+)/m.exec(stdout)?.[1] ?? []);
 }

@@ -14,6 +14,13 @@ import { checkRequirements } from "../requirements.ts";
 
 /** Refuses what cannot be brought up here, before anything is touched. @throws LabError (exit code 2). */
 export async function refuseUnfit({ machines, k3d, external, apps }: Stacks): Promise<void> {
+  // What takes longest is asked beside the rest.
+  const choosing = Promise.all(
+    machines.map(async ([stack, { provider }]) =>
+      chooseProvider(provider, (await recordedOf(stack)).provider),
+    ),
+  );
+  choosing.catch(() => {});
   for (const one of external) await refuseExternal(one);
   for (const one of apps) await refuseOthersObjects(one);
   for (const one of [...apps, ...external]) await refuseVolumes(one);
@@ -23,13 +30,11 @@ export async function refuseUnfit({ machines, k3d, external, apps }: Stacks): Pr
       await checkRequirements(isHere ? config : undefined);
       if (isHere) await refuseOverlappingNetwork(config.network);
     }
-  if ((await preflightK3d(k3d)).size < k3d.length) await checkRequirements();
-  let isDocker = false;
-  for (const [stack, config] of machines) {
-    const { provider } = await chooseProvider(config.provider, (await recordedOf(stack)).provider);
-    if (provider === "virtualbox") await refuseUnlessAllowed(config.network);
-    isDocker ||= provider === "docker";
-  }
+  if (k3d.length > 0 && (await preflightK3d(k3d)).size < k3d.length) await checkRequirements();
+  const chosen = (await choosing).map(({ provider }) => provider);
+  for (const [index, [, { network }]] of machines.entries())
+    if (chosen[index] === "virtualbox") await refuseUnlessAllowed(network);
+  const isDocker = chosen.includes("docker");
   if (isDocker || k3d.length) await observeDocker(isDocker ? "machines" : "k3d");
 }
 
