@@ -158,6 +158,10 @@ end
 class LabPlugin < Vagrant.plugin("2")
   name "k3s-lab"
   action_hook(:leaving, :machine_action_destroy) { |hook| hook.after(Vagrant::Action::Builtin::DestroyConfirm, Leaving) }
+  # Of a machine that Pulumi creates Vagrant asks nothing: to learn its system, it would log in a dozen times.
+  communicator(:k3s_lab) do
+    Class.new(Vagrant.plugin("2", :communicator)) { def ready? = false }
+  end
   config(:k3s_lab, :provisioner) { Vagrant.plugin("2").manager.provisioner_configs[:shell] }
   provisioner(:k3s_lab) do
     Class.new(Vagrant.plugin("2").manager.provisioners[:shell]) do

@@ -30,6 +30,7 @@ VBoxManage() { LC_ALL=C command VBoxManage "$@" </dev/null; }
 # labels come from that image.
 containers() {
   own=$(docker ps --all --no-trunc --quiet --filter "label=k3s-lab.id=$id" "$@") || return
+  if [ -z "$own" ]; then return; fi
   images=$(docker image ls --all --no-trunc --quiet --filter label=k3s-lab.id) || return
   if [ -n "$images" ]; then
     # shellcheck disable=SC2046,SC2086 # an option for each
@@ -243,10 +244,11 @@ resume_virtualbox() {
 
 # Waits until a started machine answers ssh; an emulated CPU is slow.
 wait_for_ssh() {
-  seconds=$([ "$LAB_PROVIDER" = docker ] && echo 120 || echo 900)
+  seconds=900 attempts=3 # between which ssh waits
+  if [ "$LAB_PROVIDER" = docker ]; then seconds=120 attempts=1; fi
   deadline=$(($(date +%s) + seconds))
-  until said=$(ssh -F "$ssh/config" "$alias" true </dev/null 2>&1 >/dev/null); do
-    # ssh itself waits between its attempts.
+  until said=$(ssh -o ConnectionAttempts=$attempts -F "$ssh/config" "$alias" true </dev/null 2>&1 >/dev/null); do
+    sleep 0.1
     if [ "$(date +%s)" -ge "$deadline" ]; then die "the machine $name runs but does not answer ssh after $seconds s: $said"; fi
   done
 }
@@ -285,6 +287,8 @@ bring_up() {
       virsh vol-delete --pool k3s-lab "$machine.img" >/dev/null 2>&1 || true
     fi
     start
+    # The Vagrantfile has Vagrant not wait.
+    if [ "$LAB_PROVIDER" = docker ]; then wait_for_ssh; fi
   fi
 }
 

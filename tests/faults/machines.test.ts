@@ -955,3 +955,15 @@ fault(
     return { happened: "the rest of the disk is deleted, then the machine is created", lost: "nothing" };
   },
 );
+
+test("a new container is done when it answers ssh, which is asked several times a second", async () => {
+  await program("docker", 'case "$1" in info) echo 2 ;; esac');
+  await program("vagrant", "");
+  await program("ssh", `[ "$(grep -c '^ssh ' '${folder}/log')" -ge 3 ]`);
+  const { exitCode, all } = await run("up");
+  assert.equal(exitCode, 0, all);
+  const [made, ...logins] = (await asked()).split("\n").filter((line) => /^(vagrant|ssh) /.test(line));
+  assert.match(made ?? "", /^vagrant up /);
+  assert.equal(logins.length, 3);
+  for (const login of logins) assert.match(login, /ConnectionAttempts=1 /);
+});

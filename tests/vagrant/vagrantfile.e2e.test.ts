@@ -54,13 +54,23 @@ suite("the Vagrantfile", { skip, concurrency: 2 }, () => {
     assert.match((await vagrant(["box", "remove", "no/such"])).all, /boxes named 'no\/such' could be found/);
   });
 
-  test("uses the image that the lab built, from the lab's note", async () => {
-    const { file, vagrant, dockerLog } = await checkout(twoMachines);
+  test("what Pulumi recorded is created from the recorded image, and not asked over ssh", async () => {
+    const { file, program, vagrant } = await checkout(twoMachines);
     await writeFile(file(".lab/host.json"), JSON.stringify({ machineImage: "k3s-lab/machine:noted" }));
-    await vagrant(["up", "boss", "--no-provision"]);
+    const running = JSON.stringify([{ HostConfig: {}, NetworkSettings: {}, State: { Running: true } }]);
+    await program(
+      "docker",
+      `case "$*" in run*) echo "$*" >'${file("run")}'; echo c0ffee ;; ps*) echo c0ffee ;; *"network inspect"*) echo '[]' ;; inspect*) echo '${running}' ;; version) echo ok ;; esac`,
+    );
+    const { all, exitCode } = await vagrant(["up", "boss", "--no-provision"], {
+      LAB_MACHINE: JSON.stringify({ name: "boss", role: "server", ip: "10.9.8.10" }),
+      LAB_NETWORK: "10.9.8.0/24",
+      LAB_PROVIDER: "docker",
+    });
+    assert.equal(exitCode, 0, all);
     assert.match(
-      (await dockerLog()).find((line) => line.startsWith("run ")) ?? "",
-      / k3s-lab\/machine:noted$/,
+      await readFile(file("run"), "utf8"),
+      /^run --name k3s-lab-cluster-boss -d -p 127\.0\.0\.1::22 --hostname boss .* k3s-lab\/machine:noted$/m,
     );
   });
 
