@@ -62,9 +62,18 @@ tell_one() {
   [ -z "$silent" ]
 }
 
-# here MODE: runs provision/k3s.sh on this machine, with all of its variables set.
+# Reads the secrets, two lines, into memory that only root can read.
+# shellcheck disable=SC2016 # expanded on the machine
+keep_secrets='(umask 077; mkdir -p /run/k3s-lab; read -r token; read -r secret || true
+  printf %s "$token" >/run/k3s-lab/token; printf %s "$secret" | base64 -d >/run/k3s-lab/secret)'
+
+# here MODE: runs provision/k3s.sh on this machine, with all of its variables set, and $secrets if there are any. Each login
+# takes a quarter of a second, so they come with the script, and never in arguments.
 here() {
-  cat "$provision/common.sh" "$provision/k3s.sh" |
+  {
+    if [ -n "$secrets" ]; then printf '%s\n' "$keep_secrets" "$secrets" ""; fi
+    cat "$provision/common.sh" "$provision/k3s.sh"
+  } |
     on "$NODE_NAME.$LAB_STACK" sudo env NODE_NAME="$NODE_NAME" NODE_IP="$NODE_IP" NODE_ROLE="$NODE_ROLE" \
       NODE_INTERFACE="'${NODE_INTERFACE:-}'" SERVERS="'$SERVERS'" K3S_VERSION="'$K3S_VERSION'" "'K3S_ARGS=$K3S_ARGS'" \
       TRAEFIK="'${TRAEFIK:-}'" LAB_OWNER="$owner" CLUSTER_CA="'$ca'" SILENT="'$silent'" BUNDLE="'$bundle'" TOKEN_FILE=/run/k3s-lab/token SECRET_FILE=/run/k3s-lab/secret bash -s "$1"
@@ -78,11 +87,8 @@ mark() {
 
 seen() { printf '%s\n' "$survey" | sed -n "s/^$1 //p"; }
 
-# Secrets go to memory that only root can read, and never into arguments.
-send_secrets() {
-  on "$NODE_NAME.$LAB_STACK" sudo bash -c "'umask 077; mkdir -p /run/k3s-lab; rm -f /run/k3s-lab/why; read -r token; read -r secret || true
-    printf %s \"\$token\" >/run/k3s-lab/token; printf %s \"\$secret\" | base64 -d >/run/k3s-lab/secret'"
-}
+# For the playbook, whose steps are logins of their own.
+send_secrets() { on "$NODE_NAME.$LAB_STACK" sudo bash -c "'rm -f /run/k3s-lab/why; $keep_secrets'"; }
 
 # What the playbook reads, also when run by hand: the machine, and its secrets, which only the user may read.
 write_inventory() {
@@ -160,7 +166,7 @@ learn_cluster() {
 }
 
 prepare() {
-  bundle='' ca='' silent=''
+  bundle='' ca='' silent='' secrets=''
   if [ "${INVENTORY:-}" ]; then
     command -v ansible-playbook >/dev/null || die "ansible-playbook is missing: install ansible-core, or set k3s-lab:provisioner to shell"
     on "$NODE_NAME.$LAB_STACK" test -x /usr/bin/python3 </dev/null ||
@@ -171,11 +177,11 @@ prepare() {
   learn_cluster
   if [ -z "${INVENTORY:-}" ]; then
     forget_inventory
-    send_secrets
-  else
     secrets=$(cat)
-    printf '%s\n' "$secrets" | write_inventory
-    printf '%s\n' "$secrets" | send_secrets
+  else
+    sent=$(cat)
+    printf '%s\n' "$sent" | write_inventory
+    printf '%s\n' "$sent" | send_secrets
   fi
 }
 
@@ -187,7 +193,8 @@ start)
 install)
   prepare
   is_drained=
-  if [ "$NODE_ROLE" = agent ]; then
+  # What has no data yet is installed, and nothing on it is changed.
+  if [ "$NODE_ROLE" = agent ] && [ "$(seen data)" = yes ]; then
     planned=$(here check)
     if [ "$planned" = change ]; then
       tell "$SERVERS" cordon || true

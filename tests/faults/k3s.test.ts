@@ -174,7 +174,10 @@ fault("a secret that a user wrote into a file, on one line or several", async ()
   return { happened: "exactly one line is accepted; anything else is refused", lost: "nothing" };
 });
 
-/** Runs `vagrant/k3s.sh` with an ssh that writes down which machine was asked what, and answers by a script. */
+/**
+ * Runs `vagrant/k3s.sh` with an ssh that writes down which machine was asked what, and what was given to install there, and
+ * answers by a script.
+ */
 async function leaving(
   name: string,
   servers: string | undefined,
@@ -189,7 +192,7 @@ async function leaving(
   };
   await put(
     "bin/ssh",
-    `#!/bin/sh\ncat >/dev/null\nshift 2\nwhile [ "$1" = -o ]; do shift 2; done\nalias=$1; shift\nprintf '\\nk3s-lab-begins\\n'\ncoded=$(printf %s "$*" | sed -n 's/.*echo \\([A-Za-z0-9+/=]*\\) | base64 -d.*/\\1/p')\n[ -z "$coded" ] || set -- "$(echo "$coded" | base64 -d)"\ncase "$*" in true) what=alive ;; *" bash -s") what=uninstall ;; *) what="\${*##* }" ;; esac\necho "$alias $what" >>"${lab}/log"\n${answer}\n`,
+    `#!/bin/sh\ncat >"${lab}/got"\nshift 2\nwhile [ "$1" = -o ]; do shift 2; done\nalias=$1; shift\nprintf '\\nk3s-lab-begins\\n'\ncoded=$(printf %s "$*" | sed -n 's/.*echo \\([A-Za-z0-9+/=]*\\) | base64 -d.*/\\1/p')\n[ -z "$coded" ] || set -- "$(echo "$coded" | base64 -d)"\ncase "$*" in true) what=alive ;; *" bash -s") what=uninstall ;; *) what="\${*##* }" ;; esac\necho "$alias $what" >>"${lab}/log"\n[ "$what" != install ] || cp "${lab}/got" "${lab}/given"\n${answer}\n`,
   );
   if (playbook) await put("bin/ansible-playbook", `#!/bin/sh\necho "$*"\n${playbook}\n`);
   for (const file of ["k3s.sh", "leave.sh", "load-balancer.sh", "uninstall.sh"])
@@ -199,7 +202,7 @@ async function leaving(
   await put(".lab/id", "our-id");
   if (servers !== undefined) await put(".lab/cluster/servers", servers);
   const { exitCode, stdout, stderr } = await execa(join(root, "vagrant", script), [action], {
-    input: "token\n\n",
+    input: `token\n${btoa("secret")}\n`,
     timeout: 120_000,
     reject: false,
     env: {
@@ -216,7 +219,8 @@ async function leaving(
     },
   });
   const log = (await readFile(join(lab, "log"), "utf8").catch(() => "")).trimEnd().split("\n");
-  return { exitCode, stdout, stderr, log };
+  const given = await readFile(join(lab, "given"), "utf8").catch(() => "");
+  return { exitCode, stdout, stderr, log, given };
 }
 
 const three = "one=192.168.42.110 two=192.168.42.111 three=192.168.42.112\n";
@@ -279,6 +283,29 @@ fault("a server leaves, and the list of remaining servers is unreadable", async 
     happened: "exit 1: only a missing list means that no server remains",
     lost: log.some((line) => line.endsWith("uninstall")) ? "the server" : "nothing",
   };
+});
+
+test("a node is installed in few logins: its secrets come with the script, and what has no data is not cordoned", async () => {
+  // What a machine gets is run there, as far as it goes before the script itself.
+  const answer = `case "$what" in
+observe) printf 'state K3s is not installed\\npreinstalled v1.25.4+k3s1\\n' ;;
+*server-ca.crt\\"*) echo "abc /ca" ;;
+esac`;
+  const { exitCode, log, given } = await leaving("new", three, answer, {
+    ...{ action: "install", node: "worker", role: "agent" },
+  });
+  assert.equal(exitCode, 0);
+  assert.deepEqual(
+    log.filter((line) => line.startsWith("worker")),
+    ["worker.cluster observe", "worker.cluster install", "worker.cluster /var/lib/k3s-lab/slowness"],
+  );
+  const place = join(folder, "new", "memory");
+  const script = `${given.replaceAll("/run/k3s-lab", place)}echo went on`;
+  const { stdout } = await execa("bash", ["-s"], { input: script });
+  assert.equal(stdout, "went on");
+  assert.equal(await readFile(join(place, "token"), "utf8"), "token");
+  assert.equal(await readFile(join(place, "secret"), "utf8"), "secret");
+  assert.equal((await stat(join(place, "token"))).mode & 0o777, 0o600);
 });
 
 const answering = `case "$what" in
