@@ -3,7 +3,13 @@ import { chooseProvider, type Provider } from "../model/provider.ts";
 import { observeLoadBalancer } from "./load-balancer.ts";
 import type { MachineObservation } from "./machine-list.ts";
 import { observeMachines } from "./machines.ts";
-import { type ObservedNode, observeAllNodes, refuseImmutableFlags, refuseVersionJump } from "./nodes.ts";
+import {
+  type ObservedNode,
+  observeAllNodes,
+  refuseImmutableFlags,
+  refuseUnmounted,
+  refuseVersionJump,
+} from "./nodes.ts";
 import { type Recorded, recordedOf } from "./recorded.ts";
 
 /** The settings of a cluster, and its observed state before a run. */
@@ -39,6 +45,7 @@ export async function observeCluster(stack: string, config: ClusterConfig): Prom
     observeAllNodes(stack, machines, observedMachines),
     isBalancing ? observeLoadBalancer(stack, loadBalancer) : undefined,
   ]);
+  refuseUnmounted(observedNodes);
   refuseVersionJump(stackFile(stack), version, observedNodes);
   const serverArgs = recorded.nodes?.filter(({ role }) => role === "server").map(({ args }) => args) ?? [];
   refuseImmutableFlags(stackFile(stack), config.k3s.serverArgs, serverArgs, observedNodes);

@@ -9,6 +9,7 @@ import {
   type ObservedNode,
   readObservation,
   refuseImmutableFlags,
+  refuseUnmounted,
   refuseVersionJump,
   rolloutGroups,
 } from "./nodes.ts";
@@ -53,6 +54,17 @@ test("immutable flags are refused while a server has data", () => {
     ],
   ] as const)
     assert.throws(() => to(wanted, before), { exitCode: 2, message });
+});
+
+test("a node whose disk is not mounted is refused: its data may be there", () => {
+  const observed = readObservation(
+    "arch x86_64\nunmounted /var/lib/rancher\nstate K3s is not installed\ndata lost\nca \n",
+  );
+  refuseUnmounted([node("s1", seen())]);
+  assert.throws(() => refuseUnmounted([node("s1", seen()), node("a1", observed)]), {
+    exitCode: 2,
+    message: /^a1: \/var\/lib\/rancher, which its \/etc\/fstab names, is not mounted.* Nothing was touched\./,
+  });
 });
 
 test("a silent machine's state is unknown, not empty", () => {

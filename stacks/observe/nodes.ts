@@ -21,6 +21,8 @@ export interface NodeObservation {
   readonly isDataLost?: boolean;
   /** Whether it is a server with etcd. */
   readonly hasEtcd: boolean;
+  /** A mount point of its /etc/fstab that K3s's data belong below, and that is not mounted. */
+  readonly unmounted?: string;
   /** The cluster's id: SHA-256 of its certificate authority. Undefined: none yet. */
   readonly cluster?: string | undefined;
   /** The K3s release that was installed last. */
@@ -62,8 +64,9 @@ async function observeNodes(
 export function readObservation(text: string): NodeObservation {
   const lines = text.split("\n").map((line) => /^(\S+) (.+)$/.exec(line)?.slice(1) ?? []);
   const all = (key: string) => lines.filter(([name]) => name === key).map(([, value = ""]) => value);
-  const [[state], [cluster], [version], [certificate]] = [
+  const [[state], [unmounted], [cluster], [version], [certificate]] = [
     all("state"),
+    all("unmounted"),
     all("ca"),
     all("version"),
     all("certificate"),
@@ -71,6 +74,7 @@ export function readObservation(text: string): NodeObservation {
   if (state === undefined) return unknown;
   return {
     ...{ state, cluster, version, certificate },
+    ...(unmounted === undefined ? {} : { unmounted }),
     hasData: all("data").length > 0,
     isDataLost: all("data").includes("lost"),
     hasEtcd: all("etcd").length > 0,
@@ -193,6 +197,18 @@ export function rolloutGroups(
     named("agent", false),
     ...batches,
   ].filter((group) => group.length > 0);
+}
+
+/**
+ * Refuses to go on without the disk that K3s's data may be on: K3s would begin a new cluster beside them.
+ * @throws LabError (exit code 2).
+ */
+export function refuseUnmounted(nodes: readonly ObservedNode[]): void {
+  for (const { name, observed } of nodes)
+    if (observed.unmounted !== undefined)
+      throw refusal(
+        `${name}: ${observed.unmounted}, which its /etc/fstab names, is not mounted, and K3s's data may be on it. Nothing was touched. On that machine stop K3s (\`systemctl stop k3s k3s-agent\`) and mount it, or remove it from /etc/fstab; then run the same command again.`,
+      );
 }
 
 const parts = (release: string): readonly number[] =>

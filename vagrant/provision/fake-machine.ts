@@ -78,7 +78,7 @@ export async function provision(name: string, machine: Machine) {
     text
       .replaceAll("/home/vagrant", path("home"))
       .replaceAll(
-        /(?<![\w$])\/(opt\/k3s-lab|etc\/(?:rancher|systemd)|usr\/local\/bin|var\/lib\/rancher|var\/lib\/kubelet|var\/lib\/k3s-lab|run\/k3s-lab|sys\/class)/g,
+        /(?<![\w$])\/(opt\/k3s-lab|etc\/(?:rancher|systemd|fstab)|usr\/local\/bin|var\/lib\/rancher|var\/lib\/kubelet|var\/lib\/k3s-lab|run\/k3s-lab|sys\/class)/g,
         `${root}/$1`,
       );
   const script = moved(original)

@@ -144,6 +144,15 @@ fingerprint() {
   } 2>/dev/null | sha256sum | cut -c 1-32
 }
 
+# The mount points of /etc/fstab at or above K3s's data that are not mounted: a disk that failed at boot still has the data.
+unmounted() {
+  local place point
+  place=$(readlink --canonicalize-missing $data)/
+  { awk '$1 !~ /^#/ && $4 !~ /noauto/ { print $2 }' /etc/fstab 2>/dev/null || true; } | while read -r point; do
+    case $place in "${point%/}"/*) mountpoint --quiet "$point" || echo "$point" ;; esac
+  done
+}
+
 noted() { sed -n "s/^$1 //p" $notes/installed 2>/dev/null || true; }
 
 # In a few words what differs from the last installation; "healthy" if nothing does.
@@ -177,6 +186,7 @@ version_of() { if [ -x "$1" ]; then "$1" --version | awk 'NR == 1 { print $3 }';
 observe() {
   node=
   echo "arch $(uname -m)"
+  unmounted | sed 's/^/unmounted /'
   echo "state $(state)"
   if has_data; then echo "data yes"; elif [ -e $notes/installed ]; then echo "data lost"; fi
   if is_member; then echo "etcd yes"; fi
@@ -905,6 +915,8 @@ begin)
   ;;
 *) later_step ;;
 esac
+point=$(unmounted | head -n 1)
+[ -z "$point" ] || die "$point, which /etc/fstab names, is not mounted, and K3s's data may be on it: nothing was touched. Mount it, or remove it from /etc/fstab" 2
 find_interface
 refuse_other_cluster
 refuse_load_balancer

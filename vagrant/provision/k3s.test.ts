@@ -619,6 +619,25 @@ test("what was done to K3s by hand is seen, and the next run repairs it", async 
   }
 });
 
+test("a disk for K3s's data that is not mounted is not taken for lost data: nothing is installed beside it", async () => {
+  const { path, log } = await provision("unmounted", {});
+  const point = path("var/lib/rancher");
+  const mount = (options: string) => ({
+    "etc/fstab": `# disks\nUUID=1 / ext4\nUUID=2 ${point} ext4 ${options} 0 2\n`,
+  });
+  assert.doesNotMatch((await provision("unmounted", { mode: "observe" })).stdout, /unmounted/);
+  const noauto = await provision("unmounted", { mode: "observe", files: mount("noauto") });
+  assert.doesNotMatch(noauto.stdout, /unmounted/);
+  await rm(point, { recursive: true });
+  const files = mount("nofail,x-systemd.device-timeout=5");
+  const seen = await provision("unmounted", { mode: "observe", files });
+  assert.match(seen.stdout, new RegExp(`^unmounted ${point}$`, "m"));
+  const failed = await provision("unmounted", { files });
+  assert.equal(failed.status, 2, failed.stderr);
+  assert.match(failed.stderr, /rancher, which \S+fstab names, is not mounted, and K3s's data may be on it/);
+  assert.deepEqual(failed.log, log);
+});
+
 const marks = "disk=ssd,dedicated=database:NoSchedule,full:NoExecute";
 for (const [what, labels, taints, state] of [
   ["as noted", '"disk":"ssd","team":"x"', "", "healthy"],
