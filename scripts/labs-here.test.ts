@@ -72,19 +72,19 @@ test("without a provider or a daemon there is no lab", async () => {
 for (const [what, some] of [
   ["a Docker that hangs", { docker: "kill -9 $$" }],
   ["a Docker that fails", { docker: "echo 'context deadline exceeded' >&2; exit 1" }],
-  ["a Docker that does not let this user in", { docker: "echo 'permission denied' >&2; exit 1" }],
+  ["a Docker that refuses this user", { docker: "echo 'permission denied' >&2; exit 1" }],
   [
-    "a Docker that was killed, whose socket is there",
+    "a Docker that was killed and left its socket",
     { docker: none.replace("/none.sock", join(bin, "docker")) },
   ],
   [
-    "a Docker of today that was killed",
+    "a current Docker that was killed",
     {
       docker: `echo 'failed to connect to the docker API at unix://${join(bin, "docker")}; check if the path is correct and if the daemon is running' >&2; exit 1`,
     },
   ],
   [
-    "a libvirt that does not let this user in",
+    "a libvirt that refuses this user",
     { virsh: noLibvirt.replace("No such file or directory", "Permission denied") },
   ],
   ["a libvirt that fails", { virsh: "echo 'error: Connection refused' >&2; exit 1" }],

@@ -17,10 +17,10 @@ const refused: readonly (readonly [string, object, RegExp])[] = [
   ["an empty name", { name: " \n ", text: "x" }, /name is empty/],
   ["a long name", { name: "x".repeat(51), text: "x" }, /name is longer than 50/],
   ["a long text", { name: "x", text: "x".repeat(501) }, /text is longer than 500/],
-  ["a line in a name", { name: "a\nb", text: "x" }, /name contains control characters/],
+  ["a line break in a name", { name: "a\nb", text: "x" }, /name contains control characters/],
   ["a zero", { name: "x", text: "a\0b" }, /text contains control characters/],
   ["an escape sequence", { name: "x", text: "\u001b[2J" }, /text contains control characters/],
-  ["half a character", { name: "x", text: "\ud800" }, /contains invalid characters/],
+  ["half a surrogate pair", { name: "x", text: "\ud800" }, /contains invalid characters/],
 ];
 for (const [what, sent, message] of refused)
   test(`an entry with ${what} is rejected`, () => {

@@ -28,12 +28,12 @@ const routes = "app1 dev app1.com\napp3 dev bench.invalid";
 const dev = (app: string) => ({ app, namespace: "dev" });
 
 for (const [name, answers, expected] of [
-  ["all apps answer as themselves", { "app1.com": dev("app1"), "bench.invalid": dev("app3") }, true],
+  ["all apps answer with their own names", { "app1.com": dev("app1"), "bench.invalid": dev("app3") }, true],
   ["the last one does not answer", { "app1.com": dev("app1") }, false],
   ["the first one does not answer", { "bench.invalid": dev("app3") }, false],
   ["another app answers", { "app1.com": dev("app3"), "bench.invalid": dev("app3") }, false],
   [
-    "one of another namespace answers",
+    "an app of another namespace answers",
     { "app1.com": dev("app1"), "bench.invalid": { app: "app3", namespace: "staging" } },
     false,
   ],

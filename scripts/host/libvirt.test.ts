@@ -45,7 +45,7 @@ const volumes = (...names: string[]) => `${names.map((name) => ` ${name}   /pool
 
 for (const [what, xml] of [
   [
-    "a clone of a machine, or one that was renamed,",
+    "a clone of a machine, or a renamed one,",
     "<disk type='file' device='disk'><source file='/var/lib/libvirt/images/k3s-lab/k3s-lab-cluster-server-clone.img'/></disk>",
   ],
   [

@@ -117,7 +117,7 @@ const files = (which: string, text: (pod: string) => string) => (lab: Lab) => {
 };
 const broken: readonly (readonly [string, (lab: Lab) => void, readonly string[], RegExp])[] = [
   [
-    "a pod that takes no request",
+    "a pod that gets no request",
     (lab) => {
       lab.counts = { "web-a": 30 };
     },
@@ -125,7 +125,7 @@ const broken: readonly (readonly [string, (lab: Lab) => void, readonly string[],
     /^1 pod \(web-a 30\)$/,
   ],
   [
-    "a request that is lost",
+    "a lost request",
     (lab) => {
       lab.counts = { "web-a": 14, "web-b": 15, ECONNRESET: 1 };
     },
@@ -149,7 +149,7 @@ const broken: readonly (readonly [string, (lab: Lab) => void, readonly string[],
     /^it has no address$/,
   ],
   [
-    "a load balancer that leads to none",
+    "a load balancer that leads to no pod",
     (lab) => {
       for (const at of ["10.0.0.1:8088", "10.0.0.2:8088"]) lab.outside[at] = [];
     },
@@ -157,7 +157,7 @@ const broken: readonly (readonly [string, (lab: Lab) => void, readonly string[],
     /^0 different pods; 30 not by a pod: status 503/,
   ],
   [
-    "a headless name that has one pod alone",
+    "a headless name with only one pod",
     (lab) => {
       lab.names["web-headless"] = "10.42.0.5";
     },
@@ -165,7 +165,7 @@ const broken: readonly (readonly [string, (lab: Lab) => void, readonly string[],
     /^10\.42\.0\.5$/,
   ],
   [
-    "a name that is none",
+    "an invalid name",
     (lab) => {
       delete lab.names["web-external-name"];
     },
@@ -173,7 +173,7 @@ const broken: readonly (readonly [string, (lab: Lab) => void, readonly string[],
     /^ENOTFOUND$/,
   ],
   [
-    "a Service that is gone",
+    "a missing Service",
     (lab) => {
       delete lab.services["web-node-port"];
     },
@@ -181,25 +181,25 @@ const broken: readonly (readonly [string, (lab: Lab) => void, readonly string[],
     /^not checked: there is no Service web-node-port$/,
   ],
   [
-    "an emptyDir that another pod has too",
+    "an emptyDir that another pod shares",
     files("empty-dir", () => "web-a\nweb-b\n"),
     ["volumes/empty-dir"],
     /^web-a finds web-a, web-b in \/volumes\/empty-dir\/pods$/,
   ],
   [
-    "a folder of another node",
+    "another node's folder",
     files("host-path", (pod) => `${pod}\n`),
     ["volumes/host-path"],
     /^web-a does not find web-b in \/volumes\/host-path\/pods: web-a$/,
   ],
   [
-    "a volume that lost its list",
+    "a volume that lost its data",
     files("static", () => "ENOENT"),
     ["volumes/persistent-volume"],
     /^web-a does not find web-a, web-b in .*: ENOENT$/,
   ],
   [
-    "no pod at all",
+    "no pod",
     (lab) => {
       lab.pods = {};
     },

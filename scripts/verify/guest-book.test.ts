@@ -75,11 +75,11 @@ const broken: readonly (readonly [
     "replica",
     /last 96 bytes of db-0's log/,
   ],
-  ["nobody streams", { "db-0": ["f|0|5000"], "db-1": ["t|0|5000"] }, "primary", /no replica streams/],
+  ["no replica streams", { "db-0": ["f|0|5000"], "db-1": ["t|0|5000"] }, "primary", /no replica streams/],
   ["pod 0 follows", { "db-0": ["t|0|5000"], "db-1": ["f|0|5000"] }, "primary", /not db-0/],
   ["two primaries", { "db-0": ["f|0|5000"], "db-1": ["f|0|5000"] }, "replica", /takes writes itself/],
   ["no answer", {}, "primary", /not checked: kubectl exec db-0/],
-  ["another answer", { "db-0": ["what"] }, "primary", /not checked: psql's answer is not understood/],
+  ["a different answer", { "db-0": ["what"] }, "primary", /not checked: psql's answer is not understood/],
 ];
 for (const [what, says, check, actual] of broken)
   test(`reports ${what}`, async () => {

@@ -122,7 +122,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     /111\/24 on eth2$/,
   ],
   [
-    "the address has another prefix",
+    "the address has another prefix length",
     (lab) => {
       machine(lab, agent).addresses = [{ ifname: "eth1", addr_info: [{ local: agent, prefixlen: 16 }] }];
     },
@@ -130,7 +130,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     /111\/16 on eth1$/,
   ],
   [
-    "flannel went over eth0",
+    "flannel uses eth0",
     (lab) => {
       machine(lab, server).flannel = [
         { linkinfo: { info_kind: "vxlan", info_data: { link: "eth0", local: "172.17.0.2" } } },
@@ -148,7 +148,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     /^encrypted$/,
   ],
   [
-    "there is no flannel",
+    "flannel is missing",
     (lab) => {
       machine(lab, agent).flannel = [];
     },
@@ -172,7 +172,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     /^15 minutes ahead of this computer's$/,
   ],
   [
-    "K3s was killed for want of memory",
+    "K3s was killed because memory ran out",
     (lab) => {
       machine(lab, server).k3s = { state: "auto-restart", restarts: 2, killed: 3 };
     },
@@ -180,7 +180,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     /^auto-restart; restarted 2 times; the kernel killed 3 processes because memory ran out$/,
   ],
   [
-    "an app's pod was killed at its limit of memory",
+    "an app's pod was killed at its memory limit",
     (lab) => {
       item(lab, deployments, "app3").status.readyReplicas = 0;
       stuck(lab, pods, "app3-a", { terminated: { reason: "OOMKilled" } });
@@ -251,7 +251,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     /^control-plane$/,
   ],
   [
-    "a node that no machine stands for",
+    "a node without a machine",
     change(nodes, "agent", { metadata: { name: "ghost" } }),
     [
       ...["flannel-address", "node-ip", "ready", "role", "version"].map((one) => `cluster/agent/${one}`),
@@ -261,7 +261,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     /^not checked: the cluster has no such node$/,
   ],
   [
-    "the API server is of another version",
+    "the API server has another version",
     (lab) => {
       lab.api["/version"] = { gitVersion: "v1.26.0+k3s1" };
     },
@@ -287,7 +287,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     /^svclb-traefik-2 is ContainerCreating \(FailedCreatePodSandBox: no such file\)$/,
   ],
   [
-    "a pod of kube-system died and nothing took its place",
+    "a pod of kube-system died and was not replaced",
     (lab) => {
       const died = item(lab, systemPods, "coredns-1");
       died.metadata = { name: "coredns-1", ownerReferences: [{ kind: "ReplicaSet", name: "coredns-5c8" }] };
@@ -325,7 +325,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     /^server$/,
   ],
   [
-    "a node has kept a taint that the stack file does not give it",
+    "a node has a taint that is not in the stack file",
     (lab) => {
       remove(lab, systemPods, "svclb-traefik-2");
       const agent = item(lab, nodes, "agent");

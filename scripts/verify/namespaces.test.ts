@@ -90,7 +90,7 @@ const insideOf = (lab: FakeLab, where: string) => {
 /** What is broken, what must be seen, and what must be said of the first. */
 const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] = [
   [
-    "a Deployment of one namespace alone",
+    "a Deployment is missing in one namespace",
     (lab) => {
       lab.api["/apis/apps/v1/namespaces/staging/deployments"] = { items: [] };
     },
@@ -106,7 +106,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     /^app1 1\.0\.0 in dev$/,
   ],
   [
-    "there is no quota",
+    "the quota is missing",
     (lab) => {
       lab.api["/api/v1/namespaces/dev/resourcequotas"] = { items: [] };
     },
@@ -122,7 +122,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     /^pods 10, requests\.cpu 1, limits\.memory 4Gi$/,
   ],
   [
-    "a quota that leaves something out",
+    "an incomplete quota",
     (lab) => {
       delete quotaOf(lab)["requests.cpu"];
     },
@@ -138,7 +138,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     /^http:\/\/10\.42\.1\.7:8080\/: app1-a answers$/,
   ],
   [
-    "something answers another namespace by a status",
+    "an isolated namespace answers another with a status",
     (lab) => {
       insideOf(lab, "staging/agent").urls["http://10.42.1.5:8080/"] = "503";
     },
@@ -154,7 +154,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     /^http:\/\/10\.42\.1\.7:8080\/: EHOSTUNREACH$/,
   ],
   [
-    "nobody can be asked in one namespace",
+    "no pod of one namespace can check",
     (lab) => {
       delete lab.inside["staging/agent"];
     },

@@ -140,7 +140,7 @@ test("both database pods on one node while another can take one: asks to move th
 
 for (const [what, other] of [
   ["there is", undefined],
-  ["joined when their volumes were there", node("agent", { made: "2026-01-01T00:02:00Z" })],
+  ["joined when their volumes existed", node("agent", { made: "2026-01-01T00:02:00Z" })],
   ["is cordoned", node("agent", { spec: { unschedulable: true } })],
   ["is not Ready", node("agent", { ready: "Unknown" })],
   ["has a taint that they do not tolerate", node("agent", { spec: { taints: [taint] } })],

@@ -47,13 +47,8 @@ test("a sidecar with its shared volume and a finished init container pass", asyn
 
 const broken: readonly (readonly [string, Partial<typeof healthy>, string, RegExp])[] = [
   ["no sidecar", { metrics: "ECONNREFUSED" }, "frontend/sidecar", /not answer at localhost: ECONNREFUSED/],
-  [
-    "a page that is away",
-    { metrics: "neighbour_answers 0\n" },
-    "frontend/sidecar",
-    /page does not answer it/,
-  ],
-  ["a volume that is another", { metrics: "neighbour_answers 1\n" }, "frontend/sidecar", /reads no line/],
+  ["a missing page", { metrics: "neighbour_answers 0\n" }, "frontend/sidecar", /page does not answer it/],
+  ["another volume", { metrics: "neighbour_answers 1\n" }, "frontend/sidecar", /reads no line/],
   ["no init container", { init: [] }, "api/init", /^api-1: there is none$/],
   [
     "an init container that failed",

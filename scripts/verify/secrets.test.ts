@@ -102,23 +102,17 @@ const look = async (isEncrypted: boolean, records: SecretRecords | null) => {
 
 for (const [what, isEncrypted, records, ok, actual] of [
   ["encrypted, as the flag says", true, { encrypted: 4, readable: 0 }, true, /^encrypted$/],
-  ["readable without the flag, which is a fact", false, { encrypted: 0, readable: 4 }, true, /^readable: /],
-  ["readable in spite of the flag", true, { encrypted: 0, readable: 4 }, false, /^readable: /],
+  ["readable without the flag, which is no fault", false, { encrypted: 0, readable: 4 }, true, /^readable: /],
+  ["readable despite the flag", true, { encrypted: 0, readable: 4 }, false, /^readable: /],
   ["partly readable", true, { encrypted: 9, readable: 1 }, false, /^some are encrypted, some readable$/],
   [
-    "encrypted without the flag, by which K3s would read them",
+    "encrypted without the flag, which K3s needs to read them",
     false,
     { encrypted: 4, readable: 0 },
     false,
     /^encrypted$/,
   ],
-  [
-    "not there at all",
-    true,
-    { encrypted: 0, readable: 0 },
-    false,
-    /^not checked: no Secret was found there$/,
-  ],
+  ["missing", true, { encrypted: 0, readable: 0 }, false, /^not checked: no Secret was found there$/],
   ["in no datastore", false, null, false, /^not checked/],
 ] as const)
   test(`Secrets are ${what}`, async () => {

@@ -22,11 +22,15 @@ const refused: readonly (readonly [string, object, RegExp])[] = [
     /^Pulumi\.concepts\.yaml: k3s-lab:static\.claim: "65Mi" is not accepted; expected at most 64Mi/,
   ],
   ["a claim that is larger than the default", { static: { claim: "1Gi" } }, /static\.claim: "1Gi"/],
-  ["a size that is none", { dynamic: { claim: "0" } }, /dynamic\.claim: "0"/],
-  ["a class that none can be", { dynamic: { storageClass: "A b" } }, /name of a StorageClass/],
-  ["a port of SSH", { services: { loadBalancerPort: 22 } }, /loadBalancerPort: 22 is not accepted/],
-  ["a port that no node has", { services: { nodePort: 8080 } }, /nodePort: 8080 is not accepted/],
-  ["the namespace of others", { namespace: "default" }, /namespace: "default"/],
+  ["an invalid size", { dynamic: { claim: "0" } }, /dynamic\.claim: "0"/],
+  ["an invalid class name", { dynamic: { storageClass: "A b" } }, /name of a StorageClass/],
+  ["the port of SSH", { services: { loadBalancerPort: 22 } }, /loadBalancerPort: 22 is not accepted/],
+  [
+    "a port outside the range of node ports",
+    { services: { nodePort: 8080 } },
+    /nodePort: 8080 is not accepted/,
+  ],
+  ["another's namespace", { namespace: "default" }, /namespace: "default"/],
   ["the namespace of the lab's Traefik", { namespace: "traefik", ingress: "managed" }, /another name/],
 ];
 for (const [what, values, message] of refused)

@@ -134,7 +134,7 @@ test("accepts an odd number of servers", () => {
 const hosts = { provider: "hosts", ssh: { user: "pi" }, machines: [server] };
 const clusterFaults: readonly (readonly [string, object, RegExp])[] = [
   [
-    "a wrong address",
+    "an invalid address",
     { machines: [{ ...server, ip: "999.1.1.1" }] },
     /^FILE: k3s-lab:machines\[0\]\.ip: "999\.1\.1\.1" .*IPv4 address/,
   ],
@@ -144,7 +144,7 @@ const clusterFaults: readonly (readonly [string, object, RegExp])[] = [
     /machines\[2\]\.role: "loadbalancer" .*one load balancer at most/,
   ],
   [
-    "a load balancer alone",
+    "only a load balancer",
     { machines: [balancer] },
     /machines: .*an odd number of machines with role server \(found 0\)/,
   ],
@@ -174,19 +174,19 @@ const clusterFaults: readonly (readonly [string, object, RegExp])[] = [
     /ip: "10\.0\.0\.5" .*in 192\.168\.42\.0\/24/,
   ],
   [
-    "a box behind a URL whose content nobody vouches for",
+    "a box at a URL without a checksum",
     { machines: [server], box: { name: "my/box", version: "1.0.0", url: "https://example.org/a.box" } },
     /k3s-lab:box: .*both url and sha256/,
   ],
   [
-    "a box's checksum that is none",
+    "an invalid checksum of a box",
     { machines: [server], box: { name: "my/box", version: "1.0.0", url: "file:///a.box", sha256: "abc" } },
     /k3s-lab:box\.sha256: "abc" .*64 hexadecimal digits/,
   ],
   ["the host's own address", { machines: [{ ...server, ip: "192.168.42.1" }] }, /ip: "192\.168\.42\.1"/],
   ["the broadcast address", { machines: [{ ...server, ip: "192.168.42.255" }] }, /ip: "192\.168\.42\.255"/],
   [
-    "a network that is none",
+    "an invalid network",
     { network: "192.168.42.0/40", machines: [server] },
     /network: "192\.168\.42\.0\/40"/,
   ],
@@ -213,29 +213,33 @@ const clusterFaults: readonly (readonly [string, object, RegExp])[] = [
     /machines\[0\]\.ssh\.user: is missing; .*passwordless sudo/,
   ],
   [
-    "ssh of a machine that is made here",
+    "ssh of a machine that the lab creates",
     { machines: [{ ...server, ssh: { user: "pi" } }] },
     /machines\[0\]\.ssh: .*unless k3s-lab:provider is hosts/,
   ],
-  ["ssh for all where machines are made here", { ...hosts, provider: "docker" }, /k3s-lab:ssh: .*unless/],
   [
-    "a host key that is none",
+    "ssh for all machines where the lab creates them",
+    { ...hosts, provider: "docker" },
+    /k3s-lab:ssh: .*unless/,
+  ],
+  [
+    "an invalid host key",
     { ...hosts, machines: [{ ...server, ssh: { hostKey: "SHA256:abc" } }] },
     /ssh\.hostKey: "SHA256:abc" .*public host key/,
   ],
   [
-    "two hosts to go through",
+    "two jump hosts",
     { ...hosts, machines: [{ ...server, ssh: { jump: "a,b" } }] },
     /ssh\.jump: "a,b" .*one jump host/,
   ],
   [
-    "an address with options in it",
+    "an address that contains options",
     { ...hosts, machines: [{ ...server, ssh: { address: "-oX" } }] },
     /ssh\.address/,
   ],
-  ["an interface that is none", { machines: [{ ...server, interface: "eth 1" }] }, /interface: "eth 1"/],
+  ["an invalid interface", { machines: [{ ...server, interface: "eth 1" }] }, /interface: "eth 1"/],
   [
-    "a misspelt key of ssh",
+    "a misspelled key of ssh",
     { ...hosts, ssh: { user: "pi", prot: 22 } },
     /k3s-lab:ssh\.prot: unknown key; did you mean "port"\?/,
   ],
@@ -247,7 +251,7 @@ const clusterFaults: readonly (readonly [string, object, RegExp])[] = [
     /memry: unknown key; did you mean "memory"\?/,
   ],
   [
-    "an unknown key on top",
+    "an unknown top-level key",
     { provder: "docker", machines: [server] },
     /k3s-lab:provder: unknown key; did you mean "provider"\?/,
   ],
@@ -345,7 +349,7 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
     /apps\[1\]\.host: .*a has it/,
   ],
   [
-    "a path of one host twice",
+    "the same path of a host twice",
     {
       cluster,
       apps: [
@@ -356,12 +360,12 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
     /apps\[1\]\.paths\[1\]\.path: "\/api" .*no other app at a\.com has \(a has it\)/,
   ],
   [
-    "a path of one app twice",
+    "the same path of an app twice",
     { cluster, apps: [{ name: "a", host: "a.com", paths: [{ path: "/a" }, { path: "/a" }] }] },
     /apps\[0\]\.paths\[1\]\.path: "\/a" .*does not already have/,
   ],
   [
-    "all paths of a host of which another app has the first",
+    "all paths of a host whose first path belongs to another app",
     {
       cluster,
       apps: [
@@ -399,17 +403,17 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
       ] as const,
   ),
   [
-    "paths of every host",
+    "paths without a host",
     { cluster, apps: [{ name: "a", paths: [{ path: "/api" }] }] },
     /apps\[0\]\.paths: .*no paths with no host/,
   ],
   [
-    "paths of a wildcard",
+    "paths of a wildcard host",
     { cluster, apps: [{ name: "a", host: "*.a.com", paths: [{ path: "/api" }] }] },
     /apps\[0\]\.paths: .*no paths with a host with \*/,
   ],
   [
-    "no path at all",
+    "an empty list of paths",
     { cluster, apps: [{ name: "a", host: "a.com", paths: [] }] },
     /paths: \[\] .*at least one path/,
   ],
@@ -429,12 +433,12 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
     /apps\[0\]\.tls\.certificate: is missing; expected the file of the key's certificate/,
   ],
   [
-    "two apps for all other hosts",
+    "two apps without a host",
     { cluster, apps: [{ name: "a" }, { name: "b" }] },
     /apps\[1\]\.host: .*a has it/,
   ],
   [
-    "an alias that another app has as its host, in another namespace",
+    "an alias that is an app's host in another namespace",
     {
       cluster,
       namespaces: [{ name: "dev" }],
@@ -446,7 +450,7 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
     /apps\[1\]\.aliases\[1\]: "a\.com" .*no other app has \(a has it\)/,
   ],
   [
-    "a host that another app has as an alias",
+    "a host that is another app's alias",
     {
       cluster,
       apps: [
@@ -468,27 +472,27 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
     /apps\[1\]\.paths\[0\]\.path: "\/api" .*no other app at b\.com has/,
   ],
   [
-    "an alias twice",
+    "the same alias twice",
     { cluster, apps: [{ name: "a", host: "a.com", aliases: ["a.com"] }] },
     /apps\[0\]\.aliases\[0\]: "a\.com" .*does not already have/,
   ],
   [
-    "an alias with an asterisk",
+    "an alias with a wildcard",
     { cluster, apps: [{ name: "a", host: "a.com", aliases: ["*.a.com"] }] },
     /apps\[0\]\.aliases\[0\]: .*one host name/,
   ],
   [
-    "an alias of no host",
+    "an alias without a host",
     { cluster, apps: [{ name: "a", aliases: ["a.com"] }] },
     /apps\[0\]\.aliases: .*no aliases with no host/,
   ],
   [
-    "a canary of the version that all pods have",
+    "a canary with the same version as the other pods",
     { cluster, apps: [{ name: "a", version: "1.1.0", canary: "1.1.0" }] },
     /apps\[0\]\.canary: "1\.1\.0" .*another version than the app has/,
   ],
   [
-    "a canary whose name another app has",
+    "a canary with the name of another app",
     {
       cluster,
       apps: [
@@ -509,24 +513,24 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
   ],
   ["negative replicas", { cluster, apps: [{ name: "a", replicas: -1 }] }, /replicas: -1 .*at least 0/],
   [
-    "a cluster that is neither stack nor kubeconfig",
+    "a cluster that is neither a stack nor a kubeconfig",
     { cluster: {}, apps: [{ name: "a" }] },
     /cluster: \{\} .*\{ stack: NAME \}/,
   ],
   [
-    "a misspelt cluster key",
+    "a misspelled cluster key",
     { cluster: { ...cluster, contxt: "x" }, apps: [{ name: "a" }] },
     /did you mean "context"\?/,
   ],
   [
-    "two apps of one name in one namespace",
+    "two apps with the same name in one namespace",
     inDev({
       apps: [...apps, { name: "b", namespace: "dev", host: "b" }, { name: "b", namespace: "dev", host: "c" }],
     }),
     /apps\[2\]\.name: "b" .*no other app in dev has/,
   ],
   [
-    "two apps that Pulumi would take for one",
+    "two apps that Pulumi would take for the same",
     {
       cluster,
       namespaces: [{ name: "dev" }, { name: "dev-a" }],
@@ -538,7 +542,7 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
     /apps\[1\]\.name: "b" .*Pulumi would call dev\/a-b dev-a-b too/,
   ],
   [
-    "one host in two namespaces",
+    "the same host in two namespaces",
     inDev({
       apps: [
         { name: "a", namespace: "dev", host: "a.com" },
@@ -548,17 +552,17 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
     /apps\[1\]\.host: "a\.com" .*\(dev\/a has it\)/,
   ],
   [
-    "an app for all other hosts in each of two namespaces",
+    "an app without a host in each of two namespaces",
     inDev({ apps: [{ name: "a", namespace: "dev" }, { name: "a" }] }),
     /apps\[1\]\.host: is missing; .*only one app .*\(dev\/a has it\)/,
   ],
   [
-    "a namespace that nobody makes",
+    "an undeclared namespace",
     inDev({ apps: [{ name: "a", namespace: "dve" }] }),
     /apps\[0\]\.namespace: "dve" .*one of: default, dev \(did you mean "dev"\?/,
   ],
   [
-    "a namespace twice",
+    "the same namespace twice",
     inDev({ namespaces: [{ name: "dev" }, { name: "dev" }], apps }),
     /namespaces\[1\]\.name: "dev"/,
   ],
@@ -575,30 +579,30 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
     /namespaces\[0\]\.name: "traefik"/,
   ],
   [
-    "another place for the lab's own Ingress controller",
+    "another namespace for the lab's own Ingress controller",
     { cluster, ingress: "managed", ingressNamespace: "web", apps },
     /ingressNamespace: "web" .*in traefik/,
   ],
   [
-    "a misspelt quota key",
+    "a misspelled quota key",
     withQuota({ ram: "1Gi" }),
     /quota\.ram: unknown key; did you mean .* Known: pods, cpu, memory/,
   ],
-  ["no pods at all", withQuota({ pods: 0 }), /quota\.pods: 0 .*at least 1/],
+  ["a quota of zero pods", withQuota({ pods: 0 }), /quota\.pods: 0 .*at least 1/],
   ["half a pod", withQuota({ pods: 0.5 }), /quota\.pods: 0\.5 .*whole number/],
-  ["a CPU in words", withQuota({ cpu: "two" }), /quota\.cpu: "two" .*"500m" or "2"/],
+  ["CPU in words", withQuota({ cpu: "two" }), /quota\.cpu: "two" .*"500m" or "2"/],
   ["no CPU", withQuota({ cpu: "0m" }), /quota\.cpu: "0m"/],
-  ["CPU that is neither text nor number", withQuota({ cpu: true }), /quota\.cpu: true .*expected text/],
-  ["less than no CPU", withQuota({ cpu: -2 }), /quota\.cpu: -2 .*"500m" or "2"/],
-  ["memory with another unit", withQuota({ memory: "2GB" }), /quota\.memory: "2GB" .*"512Mi" or "2Gi"/],
-  ["a part of a byte", withQuota({ memory: "500m" }), /quota\.memory: "500m"/],
+  ["CPU that is neither text nor a number", withQuota({ cpu: true }), /quota\.cpu: true .*expected text/],
+  ["negative CPU", withQuota({ cpu: -2 }), /quota\.cpu: -2 .*"500m" or "2"/],
+  ["memory with an unknown unit", withQuota({ memory: "2GB" }), /quota\.memory: "2GB" .*"512Mi" or "2Gi"/],
+  ["a fraction of a byte", withQuota({ memory: "500m" }), /quota\.memory: "500m"/],
   [
-    "isolation that is neither",
+    "isolation that is neither true nor false",
     { cluster, namespaces: [{ name: "dev", isolated: "yes" }], apps },
     /isolated: "yes"/,
   ],
   [
-    "an IngressClass that is none",
+    "an invalid IngressClass",
     { cluster, ingress: "Nginx!", apps },
     /ingress: "Nginx!" .*managed, or the name/,
   ],

@@ -36,7 +36,7 @@ const table: readonly (readonly [title: string, claims: readonly Claims[], expec
     [/stacks cluster and cluster-ha both take the address 192\.168\.42\.110\. Change Pulumi\.cluster\.yaml/],
   ],
   [
-    "names that are put together to one",
+    "names that combine to the same name",
     [
       cluster("cluster", machine("ha-a", "192.168.42.110")),
       cluster("cluster-ha", machine("a", "192.168.42.120")),
@@ -44,7 +44,7 @@ const table: readonly (readonly [title: string, claims: readonly Claims[], expec
     [/the name k3s-lab-cluster-ha-a/],
   ],
   [
-    "networks that overlap",
+    "overlapping networks",
     [cluster("cluster"), { ...cluster("cluster-ha"), network: "192.168.0.0/16" }],
     [/a part of 192\.168\.42\.0\/24 and 192\.168\.0\.0\/16/],
   ],
@@ -57,23 +57,23 @@ const table: readonly (readonly [title: string, claims: readonly Claims[], expec
     [/the host at pi\.lan/],
   ],
   [
-    "one of k3d's names and ports",
+    "the same k3d name and ports",
     ["k3d", "k3d-ha"].map((stack) => ({ stack, k3d: { cluster: "k3d", ports: ["127.0.0.1:6550/tcp"] } })),
     [/k3d's name k3d/, /the port 127\.0\.0\.1:6550\/tcp/],
   ],
-  ["apps with hosts of their own", [appsOf("apps", "a.com"), appsOf("apps-b", "b.com")], []],
+  ["apps with different hosts", [appsOf("apps", "a.com"), appsOf("apps-b", "b.com")], []],
   [
-    "apps with one host",
+    "apps with the same host",
     [appsOf("apps", "a.com"), appsOf("apps-b", "a.com")],
     [/the host a\.com on the stack cluster/],
   ],
   [
-    "the host of one is an alias of the other",
+    "one's host is the other's alias",
     [appsOf("apps", "a.com", "b.com"), appsOf("apps-b", "b.com")],
     [/the host b\.com on the stack cluster/],
   ],
-  ["two apps for every other host", [appsOf("apps"), appsOf("apps-b")], [/requests for all other hosts/]],
-  ["one stack, twice", [appsOf("apps"), appsOf("apps")], []],
+  ["two apps without a host", [appsOf("apps"), appsOf("apps-b")], [/requests for all other hosts/]],
+  ["the same stack twice", [appsOf("apps"), appsOf("apps")], []],
 ];
 for (const [title, claims, expected] of table)
   test(`stacks side by side: ${title}`, () => {

@@ -24,15 +24,15 @@ const ownLabels = (stack: string) => labelsOf({ lab: "lab-a", stack });
 
 /** What a cluster has, what the stack wants, and the words it is refused with; none where it is not. */
 const wishes: readonly (readonly [string, readonly IngressClass[], string, string | undefined])[] = [
-  ["its IngressClass is there", [ingressClass("nginx"), ingressClass("traefik")], "traefik", undefined],
+  ["its IngressClass exists", [ingressClass("nginx"), ingressClass("traefik")], "traefik", undefined],
   [
-    "another is there",
+    "another one exists",
     [ingressClass("nginx"), ingressClass("haproxy")],
     "traefik",
     'The cluster "ctx" has no IngressClass "traefik"; it has: nginx, haproxy. Set k3s-lab:ingress to one of these, or to managed for the lab\'s own Traefik.',
   ],
   [
-    "none is there",
+    "there is none",
     [],
     "nginx",
     'The cluster "ctx" has no IngressClass "nginx"; it has none. Set k3s-lab:ingress to managed for the lab\'s own Traefik.',
@@ -40,25 +40,25 @@ const wishes: readonly (readonly [string, readonly IngressClass[], string, strin
   ["the lab's own on an empty cluster", [], "managed", undefined],
   ["the lab's own beside another", [ingressClass("nginx")], "managed", undefined],
   [
-    "the lab's own, which this stack brought",
+    "the lab's own, created by this stack",
     [ingressClass("traefik", ownLabels("apps"))],
     "managed",
     undefined,
   ],
   [
-    "the lab's own where there is a Traefik",
+    "the lab's own where a Traefik exists",
     [ingressClass("traefik")],
     "managed",
     'The cluster "ctx" has an IngressClass "traefik" already. Set k3s-lab:ingress to traefik to use it; managed would install a second controller for it.',
   ],
   [
-    "the lab's own where another stack brought it",
+    "the lab's own where another stack created it",
     [ingressClass("traefik", ownLabels("apps-b"))],
     "managed",
     'The cluster "ctx" has an IngressClass "traefik" already. Set k3s-lab:ingress to traefik to use it; managed would install a second controller for it.',
   ],
   [
-    "what this stack brought and would take away",
+    "one that this stack created and would delete",
     [ingressClass("traefik", ownLabels("apps"))],
     "traefik",
     'The cluster "ctx" has no IngressClass "traefik"; it has none. Set k3s-lab:ingress to managed for the lab\'s own Traefik.',

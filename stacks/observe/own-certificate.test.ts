@@ -31,19 +31,27 @@ test("reads a certificate that clients would accept", async () => {
 
 const faults: readonly (readonly [string, () => Promise<unknown>, RegExp])[] = [
   ["expired", () => read({}, ["app.com"], days(366)), /tls\.certificate: web\.crt .*it ended on \d{4}-/],
-  ["of the future", () => read({}, ["app.com"], days(-1)), /tls\.certificate: web\.crt .*it begins on/],
+  [
+    "that is not valid yet",
+    () => read({}, ["app.com"], days(-1)),
+    /tls\.certificate: web\.crt .*it begins on/,
+  ],
   [
     "of another host",
     () => read({}, ["app.com", "b.com"]),
     /tls\.certificate: web\.crt .*for b\.com: it is for DNS:app\.com, DNS:\*\.app\.com/,
   ],
-  ["that is none", () => read({ certificate: "x" }), /tls\.certificate: web\.crt .*-----BEGIN CERTIFICATE/],
+  [
+    "that is not a certificate",
+    () => read({ certificate: "x" }),
+    /tls\.certificate: web\.crt .*-----BEGIN CERTIFICATE/,
+  ],
   [
     "with another's key",
     () => read({ key: other.key }),
     /tls\.key: web\.key .*the first certificate in web\.crt: this key is another's/,
   ],
-  ["with a key that is none", () => read({ key: certificate }), /tls\.key: web\.key .*a private key as PEM/],
+  ["with an invalid key", () => read({ key: certificate }), /tls\.key: web\.key .*a private key as PEM/],
   [
     "with an encrypted key",
     () =>
@@ -55,7 +63,7 @@ const faults: readonly (readonly [string, () => Promise<unknown>, RegExp])[] = [
     /tls\.key: web\.key .*without a passphrase/,
   ],
   [
-    "with a key for all to read",
+    "with a world-readable key",
     async () => {
       await read({});
       await chmod(join(directory, files.key), 0o644);
@@ -68,7 +76,7 @@ const faults: readonly (readonly [string, () => Promise<unknown>, RegExp])[] = [
     /tls\.key: web\.key .*chmod 600/,
   ],
   [
-    "that is not there",
+    "that does not exist",
     () => readOwnCertificate({ ...files, certificate: "no.crt" }, [], "FILE: k3s-lab:tls", { directory }),
     /^FILE: k3s-lab:tls\.certificate: no\.crt .*there is no .*\/no\.crt\.$/,
   ],

@@ -53,8 +53,8 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
       "servers: 2 #",
       /stacks\/k3d\.yaml: servers: 2 .*odd number/,
     ],
-    ["a port for everybody", '"127.0.0.1:8081:80"', '"8081:80"', /ports\[0\]\.port: "8081:80" .*loopback/],
-    ["a misspelt key", "agents: 0", "agent: 0", /agent: unknown key; did you mean "agents"\?/],
+    ["a port on every address", '"127.0.0.1:8081:80"', '"8081:80"', /ports\[0\]\.port: "8081:80" .*loopback/],
+    ["a misspelled key", "agents: 0", "agent: 0", /agent: unknown key; did you mean "agents"\?/],
     ["an image without a version", "v1.25.4-k3s1", "latest", /image: "rancher\/k3s:latest" .*version/],
   ] as const;
   for (const [title, from, to, message] of faults)

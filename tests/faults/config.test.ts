@@ -127,7 +127,7 @@ const flags: readonly Bad[] = [
     ] as const
   ).map(([flag, sentence]): Bad => [`the flag ${flag}`, "cluster", serverFlag(flag), sentence]),
   [
-    "a flag and its value in two items",
+    "a flag and its value in separate items",
     "cluster",
     serverFlag("--disable", "traefik"),
     /serverArgs\[0\]: "--disable" .*in one item/,
@@ -154,13 +154,13 @@ const flags: readonly Bad[] = [
     /a machine without a taint/,
   ],
   [
-    "two taints of one key and effect",
+    "two taints with the same key and effect",
     "cluster",
     serverFlag("--node-taint=a=b:NoSchedule", "--node-taint=a=c:NoSchedule"),
     /serverArgs\[1\].*only once for a:NoSchedule/,
   ],
   [
-    "a taint of a machine's own on every machine",
+    "a machine's taint that every machine has too",
     "cluster",
     `config:\n  k3s-lab:machines: [${server.replace("}", ", taints: ['a:NoSchedule']}")}]\n`,
     /a machine without a taint/,
@@ -227,32 +227,32 @@ for (const flag of secretFlags)
 
 const networks: readonly Bad[] = [
   [
-    "the network of pods",
+    "the pod network",
     "cluster",
     network("10.42.0.0/24"),
     /network: "10\.42\.0\.0\/24" .*does not overlap 10\.42\.0\.0\/16, K3s's network for pods/,
   ],
-  ["the network of Services", "cluster", network("10.43.7.0/24"), /K3s's network for Services/],
+  ["the Service network", "cluster", network("10.43.7.0/24"), /K3s's network for Services/],
   [
-    "the network of pods by a flag",
+    "the pod network set by a flag",
     "cluster",
     `${network("10.9.0.0/24")}  k3s-lab:k3s: {serverArgs: [--cluster-cidr=10.9.0.0/16]}\n`,
     /does not overlap 10\.9\.0\.0\/16/,
   ],
-  ["a network with a host's part", "cluster", network("192.168.42.5/24"), /such as 192\.168\.42\.0\/24/],
+  ["a network with host bits", "cluster", network("192.168.42.5/24"), /such as 192\.168\.42\.0\/24/],
   [
-    "the network that libvirt's machines are managed by",
+    "libvirt's management network",
     "cluster",
     network("192.168.119.0/24"),
     /the management network of virtual machines/,
   ],
-  ["a network around the one of VirtualBox", "cluster", network("10.0.0.0/16"), /VirtualBox/],
+  ["a network that contains VirtualBox's", "cluster", network("10.0.0.0/16"), /VirtualBox/],
   ["loopback", "cluster", network("127.0.0.0/24"), /private network/],
   ["a link-local network", "cluster", network("169.254.1.0/24"), /private network/],
   ["multicast", "cluster", network("224.0.0.0/24"), /private network/],
-  ["somebody else's network", "cluster", network("8.8.8.0/24"), /private network/],
+  ["another owner's network", "cluster", network("8.8.8.0/24"), /private network/],
   [
-    "a network without its prefix",
+    "a network without its prefix length",
     "cluster",
     network("192.168.42.0/24").replace("/24", ""),
     /prefix length 8 to 30/,
@@ -269,9 +269,14 @@ const networks: readonly Bad[] = [
     hosts("{name: a, role: server, ip: 127.0.0.1}"),
     /127\.0\.0\.1 is a loopback address/,
   ],
-  ["a host at a multicast address", "cluster", hosts("{name: a, role: server, ip: 239.1.1.1}"), /multicast/],
   [
-    "a host in the network of pods",
+    "a host with a multicast address",
+    "cluster",
+    hosts("{name: a, role: server, ip: 239.1.1.1}"),
+    /multicast/,
+  ],
+  [
+    "a host in the pod network",
     "cluster",
     hosts("{name: a, role: server, ip: 10.42.0.9}"),
     /outside 10\.42\.0\.0\/16/,
@@ -286,23 +291,18 @@ const networks: readonly Bad[] = [
     /machines\[1\]\.ssh: .*another address or port than a has/,
   ],
   [
-    "an ssh address that is none",
+    "an invalid ssh address",
     "cluster",
     hosts("{name: a, role: server, ip: 10.0.0.5, ssh: {address: 10.0.0.999}}"),
     /a host name or an IPv4 address/,
   ],
   [
-    "a machine called localhost",
+    "a machine named localhost",
     "cluster",
     machines("{name: localhost, role: server, ip: 192.168.42.110}"),
     /"localhost"/,
   ],
-  [
-    "a name in upper case",
-    "cluster",
-    machines("{name: Server, role: server, ip: 192.168.42.110}"),
-    /"Server"/,
-  ],
+  ["an upper-case name", "cluster", machines("{name: Server, role: server, ip: 192.168.42.110}"), /"Server"/],
 ];
 
 const ssh = (values: string) => hosts(`{name: a, role: server, ip: 10.0.0.5, ssh: {${values}}}`);
@@ -345,19 +345,19 @@ const sshFaults: readonly Bad[] = [
 
 const appFaults: readonly Bad[] = [
   [
-    "an app whose name no Service can have",
+    "an app name that no Service can have",
     "apps",
     apps("{name: 2048-game}"),
     /apps\[0\]\.name: "2048-game" .*begins with a letter/,
   ],
-  ["an app's name of 64 characters", "apps", apps(`{name: ${"a".repeat(64)}}`), /1 to 63 characters/],
+  ["an app name of 64 characters", "apps", apps(`{name: ${"a".repeat(64)}}`), /1 to 63 characters/],
   [
-    "an app in the API's place",
+    "an app with the API's name",
     "apps",
     apps("{name: kubernetes}"),
     /default\/kubernetes is the Service of the API server/,
   ],
-  ["a host that is an address", "apps", app("host: 192.168.42.110"), /an Ingress takes no IP address/],
+  ["a host that is an IP address", "apps", app("host: 192.168.42.110"), /an Ingress takes no IP address/],
   [
     "a host that is an IPv6 address",
     "apps",
@@ -366,30 +366,30 @@ const appFaults: readonly Bad[] = [
   ],
   ["a host with a port", "apps", app('host: "app1.com:8081"'), /without a port/],
   ["a host with a scheme", "apps", app("host: http://app1.com"), /without scheme and path/],
-  ["a host in upper case", "apps", app("host: App1.com"), /in lower case/],
-  ["a host with a dot at its end", "apps", app("host: app1.com."), /without a dot at the end/],
-  ["a star in the middle of a host", "apps", app('host: "app.*.com"'), /labels of a-z/],
-  ["a star for every host", "apps", app('host: "*"'), /no host to match every host/],
+  ["an upper-case host", "apps", app("host: App1.com"), /in lower case/],
+  ["a host with a trailing dot", "apps", app("host: app1.com."), /without a dot at the end/],
+  ["a wildcard inside a host", "apps", app('host: "app.*.com"'), /labels of a-z/],
+  ["a wildcard for every host", "apps", app('host: "*"'), /no host to match every host/],
   [
-    "another controller without the place of its pods",
+    "another controller without its pods' namespace",
     "apps",
     apps("{name: a, namespace: dev}", "k3s-lab:ingress: nginx", "k3s-lab:namespaces: [{name: dev}]"),
     /ingressNamespace: is missing; .*"nginx" runs, such as ingress-nginx/,
   ],
   [
-    "a namespace of Kubernetes's own",
+    "a namespace of Kubernetes",
     "apps",
     apps("{name: a}", "k3s-lab:namespace: kube-system"),
     /without the prefix kube-/,
   ],
   [
-    "a quota of just the pods",
+    "a quota of exactly the pods",
     "apps",
     apps("{name: a, namespace: dev, replicas: 3}", "k3s-lab:namespaces: [{name: dev, quota: {pods: 3}}]"),
     /quota\.pods: 3 .*at least 4: 3 pods, and one more/,
   ],
   [
-    "a quota of the least pods of an app that follows its load",
+    "a quota of an autoscaled app's minimum",
     "apps",
     apps(
       "{name: a, namespace: dev, replicas: {min: 1, max: 4}}",
@@ -398,13 +398,13 @@ const appFaults: readonly Bad[] = [
     /quota\.pods: 2 .*at least 5: 4 pods, and one more/,
   ],
   [
-    "fewer pods at most than at least",
+    "a maximum below the minimum",
     "apps",
     apps("{name: a, replicas: {min: 3, max: 2}}"),
     /apps\[0\]\.replicas\.max: 2 is not accepted; expected at least 3, which is min/,
   ],
   [
-    "a quota of memory for the pods alone",
+    "a memory quota for only the pods",
     "apps",
     apps(
       "{name: a, namespace: dev, replicas: 2}",
@@ -413,7 +413,7 @@ const appFaults: readonly Bad[] = [
     /quota\.memory: "256Mi" .*at least 384Mi/,
   ],
   [
-    "apps on apps",
+    "apps on a stack of apps",
     "apps",
     apps("{name: a}").replace("{stack: cluster}", "{stack: apps-k3d}"),
     /creates a cluster|stack: NAME/,
@@ -433,7 +433,7 @@ const appFaults: readonly Bad[] = [
     /k3s-lab:namespace: "traefik" .*the lab's own Traefik runs in this namespace/,
   ],
   [
-    "a stack whose name is too long to be one",
+    "a stack name that is too long",
     "apps",
     apps("{name: a}").replace("stack: cluster", `stack: cluster-${"a".repeat(50)}`),
     /creates a cluster|stack: NAME/,
@@ -445,12 +445,12 @@ const appFaults: readonly Bad[] = [
     /k3s-lab:cluster/,
   ],
   [
-    "more memory than there is",
+    "more memory than this computer has",
     "apps",
     apps("{name: a}", 'k3s-lab:namespaces: [{name: dev, quota: {memory: "99999999999999999999Ti"}}]'),
     /quota\.memory/,
   ],
-  ["a version that no label can hold", "apps", app("version: 1.0.0-"), /a version such as 1\.0\.0/],
+  ["a version that is no valid label", "apps", app("version: 1.0.0-"), /a version such as 1\.0\.0/],
 ];
 
 const keys: readonly Bad[] = [
@@ -461,18 +461,18 @@ const keys: readonly Bad[] = [
     /host: "\u0430pp1\.com" \(with U\+0430\) is not accepted; expected a host name/,
   ],
   [
-    "a character that nobody sees",
+    "an invisible character",
     "apps",
     app('host: "app1.com\u200b"'),
     /host: "app1\.comU\+200B" \(with U\+200B\) is not accepted/,
   ],
   [
-    "text from right to left",
+    "right-to-left text",
     "cluster",
     cluster('k3s-lab:provider: "\u202edocker"'),
     /provider: "U\+202Edocker" \(with U\+202E\)/,
   ],
-  ["a salt that is no text", "cluster", `encryptionsalt: [a]\n${cluster()}`, /the text that Pulumi wrote/],
+  ["a salt that is not text", "cluster", `encryptionsalt: [a]\n${cluster()}`, /the text that Pulumi wrote/],
   ...["secretsprovider: awskms://x", "encryptedkey: abc"].map(
     (line): Bad => [
       `the line ${line}`,
@@ -507,7 +507,7 @@ const keys: readonly Bad[] = [
     (box): Bad => [`the box ${box}`, "cluster", cluster(`k3s-lab:box: ${box}`), /k3s-lab:box\./],
   ),
   [
-    "a misspelt prefix",
+    "a misspelled prefix",
     "cluster",
     cluster("k3slab:provider: docker"),
     /k3slab:provider: unknown key; did you mean "k3s-lab:provider"/,
@@ -521,7 +521,7 @@ const keys: readonly Bad[] = [
   ["a key without a prefix", "cluster", cluster("provider: docker"), /did you mean "k3s-lab:provider"/],
   ["a key of another project", "cluster", cluster("aws:region: eu-west-1"), /aws:region: unknown key/],
   [
-    "config misspelt",
+    "a misspelled config key",
     "cluster",
     cluster().replace("config:", "confg:"),
     /confg: unknown key; did you mean "config"/,
@@ -533,7 +533,7 @@ const keys: readonly Bad[] = [
     /k3s-lab:provider: is at the top level/,
   ],
   [
-    "an environment of Pulumi's",
+    "a Pulumi environment",
     "cluster",
     `${cluster()}environment: [dev]\n`,
     /environment: Vagrant and the lab do not read it/,
@@ -551,13 +551,13 @@ const keys: readonly Bad[] = [
     /k3s-lab:network: an encrypted value is not accepted/,
   ],
   [
-    "a number in quotes",
+    "a quoted number",
     "cluster",
     machines('{name: a, role: server, ip: 192.168.42.110, cpus: "2"}'),
     /cpus: "2" .*expected a number/,
   ],
   [
-    "a list that is a text",
+    "text instead of a list",
     "cluster",
     cluster("k3s-lab:k3s: {serverArgs: --agent-token=hunter2}"),
     /serverArgs: "--agent-token=…" .*expected a list/,
@@ -600,20 +600,20 @@ const yaml: readonly Bad[] = [
     /not UTF-8/,
   ],
   ["UTF-16", "cluster", Buffer.from(`\ufeff${cluster()}`, "utf16le"), /not UTF-8|u0000/],
-  ["a file that is too deep", "cluster", `config: ${"[".repeat(100_000)}`, /nested too deeply/],
+  ["a file that is nested too deeply", "cluster", `config: ${"[".repeat(100_000)}`, /nested too deeply/],
   ["30 levels", "cluster", `config: ${"[".repeat(30)}${"]".repeat(30)}`, /config: \[+\]+ is not accepted/],
   ["an empty file", "cluster", "", /config: is missing/],
-  ["only a comment", "cluster", "# nothing\n", /config: is missing/],
+  ["only comments", "cluster", "# nothing\n", /config: is missing/],
   ["config without values", "cluster", "config:\n", /k3s-lab:machines: is missing/],
   ["config that is a list", "cluster", "config: [a]\n", /config: \["a"\] is not accepted/],
   [
-    "a text over several lines",
+    "text over several lines",
     "cluster",
     cluster("k3s-lab:provider: |\n    docker"),
     /provider: "docker\\n" is not accepted/,
   ],
   ["no YAML", "cluster", "config: [", /line 1: not YAML/],
-  ["a file that is a number", "cluster", "42\n", /config: is missing/],
+  ["a number", "cluster", "42\n", /config: is missing/],
 ];
 
 /** The lab's own k3d file, with flags for K3s. */
@@ -684,17 +684,17 @@ for (const [title, make, sentence] of [
 
 const good: readonly (readonly [title: string, program: string, content: string])[] = [
   ["a wildcard host", "apps", app('host: "*.app.com"')],
-  ["a host of one label", "apps", app("host: localhost")],
-  ["a byte order mark and line ends of Windows", "cluster", `\ufeff${cluster().replaceAll("\n", "\r\n")}`],
-  ["a salt of Pulumi's", "cluster", `encryptionsalt: v1:abc=:v1:def:ghi=\n${cluster()}`],
+  ["a host with one label", "apps", app("host: localhost")],
+  ["a byte order mark and Windows line endings", "cluster", `\ufeff${cluster().replaceAll("\n", "\r\n")}`],
+  ["Pulumi's salt", "cluster", `encryptionsalt: v1:abc=:v1:def:ghi=\n${cluster()}`],
   [
-    "another pods' network",
+    "another pod network",
     "cluster",
     serverFlag("--cluster-cidr=10.99.0.0/16", "--service-cidr=10.98.0.0/16", "--cluster-dns=10.98.0.10"),
   ],
-  ["the usual port, said aloud", "cluster", serverFlag("--https-listen-port=6443")],
+  ["the default port, written out", "cluster", serverFlag("--https-listen-port=6443")],
   [
-    "a host key, whole",
+    "a complete host key",
     "cluster",
     ssh(`hostKey: ssh-ed25519 ${key}, key: '~/.ssh/id ed', jump: "me@bastion.example:22"`),
   ],
@@ -725,7 +725,7 @@ const good: readonly (readonly [title: string, program: string, content: string]
     ),
   ],
   [
-    "a server for its own pods alone, beside an agent for the others",
+    "a server for only its own pods, with an agent for the others",
     "cluster",
     serverFlag("--node-taint=CriticalAddonsOnly=true:NoExecute"),
   ],

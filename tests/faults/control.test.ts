@@ -79,7 +79,7 @@ for (const [name, text] of [
   ["half-written", '{"autoProvider": "dock'],
   ["empty", ""],
   ["a list", "[1, 2]"],
-  ["of other types", '{"box": 7, "k3sVersion": {"a": 1}, "autoProvider": "vmware"}'],
+  ["wrongly typed", '{"box": 7, "k3sVersion": {"a": 1}, "autoProvider": "vmware"}'],
 ] as const)
   fault(`H20: a ${name} .lab/host.json`, async () => {
     const directory = await checkout(`host-${name.replaceAll(" ", "-")}`);
@@ -179,7 +179,7 @@ for (const [name, text, said] of [
   ["is half-written", '{"version": 3, "checkpoint": {"latest": {"resou', /JSON/],
   ["is empty", "", /JSON/],
   ["has no checkpoint", '{"version": 3}', /checkpoint: /],
-  ["is of another form", '{"checkpoint": {"latest": {"resources": [{"id": 7}]}}}', /resources\.0\.urn: /],
+  ["has another format", '{"checkpoint": {"latest": {"resources": [{"id": 7}]}}}', /resources\.0\.urn: /],
   ["is a folder", undefined, /EISDIR.*Make it readable for your user/],
 ] as const)
   fault(`H20: Pulumi's state ${name}`, async () => {

@@ -185,12 +185,12 @@ const denied = "permission denied while trying to connect to the docker API at u
 const noDaemon = "Cannot connect to the Docker daemon at unix:///none. Is the docker daemon running?";
 for (const [what, scripts, sentence] of [
   [
-    "a Docker that this user may not use",
+    "a Docker that refuses this user",
     () => ({ docker: `echo '${denied}' >&2\nexit 1` }),
     /You may not use Docker \(docker ps\): permission denied.* Nothing is treated as missing.*usermod -aG docker/,
   ],
   [
-    "a libvirt that this user may not use",
+    "a libvirt that refuses this user",
     () => ({
       virsh: `case "$*" in *--version) echo 9.0.0 ;;
 *) echo "error: Failed to connect socket to '/var/run/libvirt/libvirt-sock': Permission denied" >&2; exit 1 ;; esac`,
@@ -198,7 +198,7 @@ for (const [what, scripts, sentence] of [
     /You may not use libvirt, so its machines are unknown: .*Permission denied.* None of them is treated as missing.*usermod -aG libvirt/,
   ],
   [
-    "a Docker of the lab's own that does not answer",
+    "the lab's own Docker without an answer",
     (directory: string) => ({
       docker: `echo '{}' >'${directory}/run/docker.json'
 case "$*$DOCKER_HOST" in *run/docker.sock*) echo 'context deadline exceeded' ;; *) echo '${noDaemon}' ;; esac >&2

@@ -449,7 +449,7 @@ const theirs = {
 for (const [name, computer, words] of [
   ["an office network", [[here("wlan0", "192.168.42.23", 24)], []], /the interface wlan0/],
   ["a VPN's route", [[], [{ dst: "default", dev: "eth0" }, vpn]], /a route by tun0 \(192\.168\.32\.0\/20\)/],
-  ["a network of Docker Compose's", [[], [], [theirs]], /Docker's network shop_default/],
+  ["a Docker Compose network", [[], [], [theirs]], /Docker's network shop_default/],
 ] as const)
   refused(
     `k3s-lab:network 192.168.42.0/24 overlaps ${name}`,

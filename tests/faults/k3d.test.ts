@@ -334,10 +334,10 @@ for (const [what, answer] of [
     "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?",
   ],
   [
-    "Docker may not be asked",
+    "Docker refuses this user",
     "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock",
   ],
-  ["Docker's own error", "Error response from daemon: context deadline exceeded"],
+  ["an error in Docker", "Error response from daemon: context deadline exceeded"],
 ] as const)
   fault(`C3: ${what}: nothing counts as gone`, async () => {
     await fake.set({ ...whole(), broken: answer });
@@ -569,11 +569,11 @@ const byHand: World = {
 
 const there = { "k3s-lab.checkout": "/there" };
 for (const [what, world] of [
-  ["a user's own cluster of the name", byHand],
-  ["a user's network of the name", { ...byHand, containers: [], volumes: [] }],
-  ["a user's volume of the name", { ...byHand, containers: [], networks: [] }],
+  ["a user's own cluster with the name", byHand],
+  ["a user's network with the name", { ...byHand, containers: [], volumes: [] }],
+  ["a user's volume with the name", { ...byHand, containers: [], networks: [] }],
   [
-    "another lab's cluster of the name",
+    "another lab's cluster with the name",
     whole({
       "k3d-k3d-server-0": {
         labels: { ...mine, ...there, "k3s-lab.id": "other", "k3d.role": "server", "k3d.cluster": "k3d" },
@@ -581,7 +581,7 @@ for (const [what, world] of [
     }),
   ],
   [
-    "another stack's cluster of the name",
+    "another stack's cluster with the name",
     whole({
       "k3d-k3d-server-0": {
         labels: {
@@ -841,11 +841,11 @@ const runtime = (more: object) => ({ options: { runtime: more } });
 const badInputs: readonly (readonly [string, object, RegExp])[] = [
   ["port 80811", port("127.0.0.1:80811:80"), /ports\[0\]\.port: "127\.0\.0\.1:80811:80" .*from 1 to 65535/],
   ["port 0", port("127.0.0.1:0:80"), /ports\[0\]\.port: .*from 1 to 65535/],
-  ["a port 0 of a node", port("127.0.0.1:8081:0"), /ports\[0\]\.port: .*from 1 to 65535/],
-  ["the API's port 0", { kubeAPI: { hostIP: "127.0.0.1", hostPort: "0" } }, /kubeAPI\.hostPort: "0"/],
-  ["an address that is none", port("127.0.0.999:8081:80"), /ports\[0\]\.port/],
+  ["port 0 of a node", port("127.0.0.1:8081:0"), /ports\[0\]\.port: .*from 1 to 65535/],
+  ["port 0 of the API", { kubeAPI: { hostIP: "127.0.0.1", hostPort: "0" } }, /kubeAPI\.hostPort: "0"/],
+  ["an invalid address", port("127.0.0.999:8081:80"), /ports\[0\]\.port/],
   [
-    "one port twice",
+    "the same port twice",
     { ports: [{ port: "127.0.0.1:8081:80" }, { port: "127.0.0.1:8081:443" }] },
     /ports\[1\]\.port: "127\.0\.0\.1:8081:443" .*ports\[0\]\.port has 127\.0\.0\.1:8081\./,
   ],
@@ -860,26 +860,26 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
     port("127.0.0.1:8081:80", "agent:0"),
     /ports\[0\]\.nodeFilters\[0\]: "agent:0" .*loadbalancer/,
   ],
-  ["a port of all", port("127.0.0.1:8081:80", "all"), /nodeFilters\[0\]: "all"/],
-  ["a direct port of several", port("127.0.0.1:8081:80", "server:*:direct"), /one server for a direct port/],
-  ["a port of a server that is not there", port("127.0.0.1:8081:80", "server:3"), /0 to 2/],
-  ["a network of the user's", { network: "my-net" }, /^k3d\.yaml: network: "my-net" .*no value/],
+  ["a port of all nodes", port("127.0.0.1:8081:80", "all"), /nodeFilters\[0\]: "all"/],
+  [
+    "a direct port of several nodes",
+    port("127.0.0.1:8081:80", "server:*:direct"),
+    /one server for a direct port/,
+  ],
+  ["a port of a server that does not exist", port("127.0.0.1:8081:80", "server:3"), /0 to 2/],
+  ["a user's network", { network: "my-net" }, /^k3d\.yaml: network: "my-net" .*no value/],
   ["the host's network", { network: "host" }, /network: "host" .*no value/],
   ["a subnet with host bits", { subnet: "172.28.0.5/16" }, /subnet: "172\.28\.0\.5\/16" .*no host bits/],
   ["K3s's own subnet", { subnet: "10.42.0.0/16" }, /subnet: "10\.42\.0\.0\/16"/],
   ["a filter without numbers", env(["A=1", "server"]), /env\[0\]\.nodeFilters\[0\]: "server" .*server:\*/],
   ["no filter", { env: [{ envVar: "A=1" }] }, /env\[0\]\.nodeFilters: is missing/],
-  ["a filter of an agent that is not there", arg(["--v=1", "agent:5"]), /"agent:5" .*numbers of agents/],
-  ["a filter that is none", volume(["/tmp:/x", "nodes"]), /volumes\[0\]\.nodeFilters\[0\]/],
+  ["a filter for an agent that does not exist", arg(["--v=1", "agent:5"]), /"agent:5" .*numbers of agents/],
+  ["an invalid filter", volume(["/tmp:/x", "nodes"]), /volumes\[0\]\.nodeFilters\[0\]/],
   ["a relative folder", volume(["./x:/x", "all"]), /volumes\[0\]\.volume: "\.\/x:\/x"/],
-  ["a file that is not there", copied("gone.yaml", "/a"), /files\[0\]\.source: "gone\.yaml" .*a file/],
-  [
-    "a destination that is none",
-    copied("here.yaml", "a/b"),
-    /files\[0\]\.destination: "a\/b" .*k3s-manifests/,
-  ],
+  ["a file that does not exist", copied("gone.yaml", "/a"), /files\[0\]\.source: "gone\.yaml" .*a file/],
+  ["an invalid destination", copied("here.yaml", "a/b"), /files\[0\]\.destination: "a\/b" .*k3s-manifests/],
   ["a variable that k3d sets", env(["K3S_TOKEN=x", "all"]), /env\[0\]\.envVar/],
-  ["a variable of two lines", env(["A=1\nB=2", "all"]), /env\[0\]\.envVar: .*on one line/],
+  ["a variable with a line break", env(["A=1\nB=2", "all"]), /env\[0\]\.envVar: .*on one line/],
   ["a variable without a value", env(["A", "all"]), /env\[0\]\.envVar: "A"/],
   ["a value from the shell", env(["A=$HOME", "all"]), /env\[0\]\.envVar: "A=…" .*without \$NAME/],
   ["another data folder of K3s", arg(["--data-dir=/x", "server:*"]), /extraArgs\[0\]\.arg: "--data-dir=\/x"/],
@@ -895,7 +895,7 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
     /nodeLabels\[0\]\.label/,
   ],
   [
-    "a label of the lab's own",
+    "a label with the lab's own prefix",
     runtime({ labels: [{ label: "k3s-lab.id=x", nodeFilters: ["all"] }] }),
     /runtime\.labels\[0\]\.label/,
   ],
@@ -911,7 +911,7 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
     /updateDefaultKubeconfig: true .*one of: false/,
   ],
   ["no image volume", k3d({ disableImageVolume: true }), /disableImageVolume: true/],
-  ["a time without a unit", k3d({ timeout: "180" }), /options\.k3d\.timeout: "180" .*180s/],
+  ["a duration without a unit", k3d({ timeout: "180" }), /options\.k3d\.timeout: "180" .*180s/],
   [
     "an unknown key in options",
     k3d({ waits: true }),
@@ -984,7 +984,7 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
   ),
   ["another PATH", env(["PATH=/x", "all"]), /another variable/],
   [
-    "a variable twice",
+    "the same variable twice",
     env(["A=1", "all"], ["A=2", "server:0"]),
     /env\[1\]\.envVar: "A=…" .*only once per node: server:0/,
   ],
@@ -996,7 +996,7 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
       [`the volume ${JSON.stringify(text)}`, volume([text, "all"]), /volumes\[0\]\.volume: /] as const,
   ),
   [
-    "two volumes in one place",
+    "two volumes at one path",
     volume(["/a:/x", "all"], ["/b:/x/", "server:0"]),
     /volumes\[1\]\.volume: .*only once per node/,
   ],
@@ -1015,7 +1015,7 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
     /no higher than hard/,
   ],
   ["two GPUs in words", runtime({ gpuRequest: "two" }), /gpuRequest: "two" .*a number of GPUs/],
-  ["no time at all", k3d({ timeout: "0s" }), /above zero/],
+  ["a timeout of zero", k3d({ timeout: "0s" }), /above zero/],
   [
     "an override that k3d does not have",
     { options: { k3d: { loadbalancer: { configOverrides: ["settings.workers=2"] } } } },
@@ -1038,14 +1038,14 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
     },
     /proxy: \{"remoteURL":"https:\/\/x","password":"…"\} .*both username and password/,
   ],
-  ["a used registry's port", { registries: { use: ["a:99999"] } }, /use\[0\]: "a:99999"/],
+  ["an invalid port of a used registry", { registries: { use: ["a:99999"] } }, /use\[0\]: "a:99999"/],
   [
-    "a registries.yaml that is none",
+    "an invalid registries.yaml",
     { registries: { config: "mirors:\n  x: {password: hunter2}\n" } },
     /config: "…" .*a YAML mapping with mirrors, configs, auths/,
   ],
   ["an alias with a zone", alias("fe80::1%eth0", "a"), /without zone/],
-  ["an alias's empty label", alias("1.2.3.4", "a..b"), /a host name/],
+  ["an alias with an empty label", alias("1.2.3.4", "a..b"), /a host name/],
 ];
 for (const [what, changes, sentence] of badInputs)
   refused(

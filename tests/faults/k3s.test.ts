@@ -83,7 +83,7 @@ fault("C1: a K3s change is killed, and the file is corrected", async () => {
 for (const [what, file] of [
   ["K3s's configuration", "etc/rancher/k3s/k3s-lab-resolv.conf.new"],
   ["the network's link file", "etc/systemd/network/10-k3s-lab-flannel.link"],
-  ["what K3s carries", undefined],
+  ["the K3s files of the machine", undefined],
 ] as const)
   fault(`the disk is full while a K3s change writes ${what}`, async () => {
     const name = `full for ${what}`;
@@ -341,8 +341,8 @@ test("a node without its labels and taints is not finished, and takes pods again
 });
 
 for (const [what, servers, asked] of [
-  ["what Traefik had for it goes before it", "one=192.168.42.110\n", ["one.cluster unbalance"]],
-  ["where the whole cluster goes, no server is asked", undefined, []],
+  ["Traefik's settings are removed before it", "one=192.168.42.110\n", ["one.cluster unbalance"]],
+  ["no server is asked if the whole cluster is removed", undefined, []],
 ] as const)
   test(`a load balancer leaves: ${what}`, async () => {
     const { exitCode, log } = await leaving(`unbalanced ${what}`, servers, "", {

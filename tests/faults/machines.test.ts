@@ -95,22 +95,22 @@ const unanswered: readonly (readonly [
   message: RegExp,
 ])[] = [
   [
-    "dockerd is not started after a reboot",
+    "dockerd is not running after a reboot",
     "docker",
     "docker",
     "echo 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?' >&2; exit 1",
     /Docker does not list .*Is the docker daemon running\?.*nothing is touched/,
   ],
   [
-    "Docker's socket is not for this user",
+    "Docker's socket is not accessible to this user",
     "docker",
     "docker",
     "echo 'Got permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock' >&2; exit 1",
     /Docker does not list .*permission denied/,
   ],
-  ["Docker is not installed any more", "docker", "docker", "", /docker is not installed/],
+  ["Docker was uninstalled", "docker", "docker", "", /docker is not installed/],
   [
-    "libvirtd restarts",
+    "libvirtd is restarting",
     "libvirt",
     "virsh",
     "echo 'error: failed to connect to the hypervisor' >&2; echo \"error: Failed to connect socket to '/var/run/libvirt/libvirt-sock': Connection refused\" >&2; exit 1",

@@ -155,7 +155,7 @@ fault("Up to date: `lab up` loads the apps' image after noting the cluster", asy
 
 for (const [what, outputs] of [
   ["has no nodes", {}],
-  ["has nodes of another form", { nodes: { ciphertext: "x" } }],
+  ["has nodes in another format", { nodes: { ciphertext: "x" } }],
 ] as const)
   fault(`Up to date: the apps' cluster ${what} in its state`, async () => {
     await writeFile(

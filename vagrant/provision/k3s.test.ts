@@ -100,7 +100,7 @@ const lived = {
 
 for (const [what, kubelet] of [
   ["kubeadm's, which runs", { hasKubelet: true }],
-  ["one that is stopped", { files: { "var/lib/kubelet/config.yaml": "kind: KubeletConfiguration" } }],
+  ["a stopped one", { files: { "var/lib/kubelet/config.yaml": "kind: KubeletConfiguration" } }],
 ] as const)
   test(`a kubelet of another Kubernetes is there, ${what}: nothing is installed, for K3s would fail and be uninstalled`, async () => {
     const { status, stderr, log, read } = await provision(`kubelet ${what}`, { ...kubelet, start: "ends" });
@@ -192,7 +192,7 @@ const refusals: readonly (readonly [title: string, machine: Machine, message: Re
     /192\.168\.42\.110 is on eth2, not on eth1; .*`interface` in the stack file to eth2/,
   ],
   [
-    "an address that is not where the stack file says",
+    "an address that differs from the stack file",
     { links: [], environment: { NODE_INTERFACE: "ens4" } },
     /192\.168\.42\.110 is on eth1, not on ens4/,
   ],
@@ -204,12 +204,12 @@ const refusals: readonly (readonly [title: string, machine: Machine, message: Re
   ["a missing token", { token: undefined }, /the token is missing/],
   ["an empty token", { token: "" }, /the token is missing/],
   [
-    "a release that the machine does not carry",
+    "a release that the machine does not contain",
     { environment: { K3S_VERSION: "v1.30.0+k3s1" } },
     /v1\.30\.0\+k3s1 was requested, but this machine has v1\.25\.4\+k3s1/,
   ],
   [
-    "the machine of a load balancer, which would have the ports of a node",
+    "a load balancer's machine, which would have the ports of a node",
     { files: { "etc/systemd/system/k3s-lab-load-balancer.service": "" } },
     /a load balancer of the lab is on this machine/,
   ],
@@ -256,12 +256,12 @@ const three = "server=192.168.42.110 two=192.168.42.111 three=192.168.42.112";
 const joins: readonly (readonly [string, Machine, RegExp])[] = [
   ["the first of several servers starts the cluster", {}, / --cluster-init$/],
   [
-    "another server joins the first, which is not there yet",
+    "another server joins the first, which does not exist yet",
     { environment: { NODE_NAME: "two" }, hostname: "two" },
     / --server=https:\/\/192\.168\.42\.110:6443$/,
   ],
   [
-    "the first server, made again, joins one that answers and starts no second cluster",
+    "a recreated first server joins one that answers and starts no second cluster",
     { answering: ["192.168.42.112"], environment: { CLUSTER_CA: "c".repeat(64) } },
     / --server=https:\/\/192\.168\.42\.112:6443$/,
   ],
@@ -385,7 +385,7 @@ for (const [what, was, wish, refusal] of [
   ["switched off", encrypted, {}, /Secrets, which are encrypted/],
   ["left on", encrypted, encrypted, undefined],
   [
-    "left on by another spelling",
+    "left on with another spelling",
     encrypted,
     { environment: { K3S_ARGS: "--secrets-encryption=true" } },
     undefined,
@@ -643,7 +643,7 @@ for (const [what, labels, taints, state] of [
   ["as noted", '"disk":"ssd","team":"x"', "", "healthy"],
   ["a label with another value", '"disk":"hdd"', "", "its labels or taints were changed by hand"],
   ["no label", "", "", "its labels or taints were changed by hand"],
-  ["a taint less", '"disk":"ssd"', "full", "its labels or taints were changed by hand"],
+  ["a missing taint", '"disk":"ssd"', "full", "its labels or taints were changed by hand"],
 ] as const)
   test(`the node's labels and taints are seen: ${what}`, async () => {
     await provision(what, {});
@@ -744,9 +744,9 @@ test("a node of another cluster of the lab is not changed into one of this", asy
 });
 
 const versions: readonly (readonly [string, string, RegExp | undefined])[] = [
-  ["the next minor", "v1.26.1+k3s1", undefined],
-  ["a later patch", "v1.25.10+k3s1", undefined],
-  ["a jump over a minor", "v1.27.0+k3s1", /would skip a minor release: upgrade to v1\.26 first/],
+  ["the next minor release", "v1.26.1+k3s1", undefined],
+  ["a later patch release", "v1.25.10+k3s1", undefined],
+  ["skipping a minor release", "v1.27.0+k3s1", /would skip a minor release: upgrade to v1\.26 first/],
   ["an earlier release", "v1.25.3+k3s1", /cannot be downgraded to v1\.25\.3\+k3s1/],
 ];
 for (const [title, version, refusal] of versions)
@@ -807,8 +807,8 @@ spec:
 const manifests = "var/lib/rancher/k3s/server/manifests";
 
 for (const [what, files] of [
-  ["beside what the machine carries", { "opt/k3s-lab/manifests/k3s-lab-traefik-config.yaml": carriedValues }],
-  ["alone where it carries nothing", {}],
+  ["beside the machine's own files", { "opt/k3s-lab/manifests/k3s-lab-traefik-config.yaml": carriedValues }],
+  ["alone where the machine has none", {}],
 ] as const)
   test(`behind a load balancer each node has a Traefik of its own, ${what}; without one K3s's own again`, async () => {
     const name = `balanced ${what}`;

@@ -331,13 +331,13 @@ test("a pod that no controller would recreate stays while its node changes, and 
 const marked = (given: string) => `kubectl annotate --overwrite node three k3s-lab/marks${given}`;
 const marks: readonly (readonly [string, readonly string[], string, readonly string[]])[] = [
   [
-    "what K3s gave it when it joined is noted as the lab's",
+    "what K3s applied when the node joined is recorded as the lab's",
     ["has disk=ssd", "has dedicated=db:NoSchedule", "has team=x"],
     "--v=2 --node-label=disk=ssd --node-taint=dedicated=db:NoSchedule",
     [marked("=disk=ssd,dedicated=db:NoSchedule")],
   ],
   [
-    "what the file has is added, and noted first",
+    "new entries of the file are added, and recorded first",
     ["has team=x", "has other:NoExecute", "own disk=ssd", "has disk=ssd"],
     "--node-label=disk=ssd,zone=a --node-taint=dedicated=db:NoSchedule --node-taint=full=:PreferNoSchedule",
     [
@@ -347,7 +347,7 @@ const marks: readonly (readonly [string, readonly string[], string, readonly str
     ],
   ],
   [
-    "what the file has no more goes, and what others gave the node stays",
+    "entries that left the file are removed, and what others applied stays",
     [
       ...["disk=ssd", "team=x", "dedicated=db:NoSchedule", "other=db:NoSchedule"].map((one) => `has ${one}`),
       "own disk=ssd,dedicated=db:NoSchedule",
@@ -360,7 +360,7 @@ const marks: readonly (readonly [string, readonly string[], string, readonly str
     ],
   ],
   [
-    "another value is no removal, and what somebody has changed since is not the lab's any more",
+    "another value is no removal, and what somebody has changed since is no longer the lab's",
     [
       ...["disk=hdd", "zone=a", "dedicated=mine:NoSchedule", "gpu=1:NoSchedule"].map((one) => `has ${one}`),
       "own disk=ssd,zone=a,dedicated=db:NoSchedule,gpu=1:NoSchedule",
@@ -373,18 +373,18 @@ const marks: readonly (readonly [string, readonly string[], string, readonly str
     ],
   ],
   [
-    "what was removed by hand comes back",
+    "what was removed by hand is applied again",
     ["own disk=ssd"],
     "--node-label=disk=ssd",
     ["kubectl label --overwrite node three disk=ssd"],
   ],
   [
-    "nothing is done where all is as the file says",
+    "nothing is done if everything matches the file",
     ["has disk=ssd", "own disk=ssd"],
     "--node-label=disk=ssd",
     [""],
   ],
-  ["nothing is done where there are none", ["has team=x"], "--v=2", [""]],
+  ["nothing is done if there are none", ["has team=x"], "--v=2", [""]],
 ];
 for (const [what, found, K3S_ARGS, expected] of marks)
   test(`labels and taints of a node: ${what}`, async () => {

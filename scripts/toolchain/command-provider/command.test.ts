@@ -59,7 +59,7 @@ const changes: readonly [string, WireObject, WireObject, readonly string[]][] = 
   ["an equal secret", { stdin: secret("s") }, { stdin: secret("s") }, []],
   ["a changed secret", { stdin: secret("s") }, { stdin: secret("t") }, ["stdin"]],
   ["a value that becomes secret", { stdin: "s" }, { stdin: secret("s") }, ["stdin"]],
-  ["a value not known yet", { triggers: ["1"] }, { triggers: [unknown] }, ["triggers"]],
+  ["a value that is not yet known", { triggers: ["1"] }, { triggers: [unknown] }, ["triggers"]],
   ["what belongs to the engine", { __defaults: [], version: "1" }, { version: "2" }, []],
 ];
 

@@ -145,7 +145,7 @@ echo done
 
   for (const [what, history] of [
     ["was deployed once", "- revision: 1\n  status: superseded\n- revision: 2\n  status: failed\n"],
-    ["may have been deployed, for helm does not say", undefined],
+    ["may have been deployed, because helm does not say", undefined],
   ] as const)
     it(`keeps a release that ${what}: uninstalling traefik-crd would delete everyone's IngressRoutes`, async () => {
       await writeFile(join(folder, "answers"), failed);

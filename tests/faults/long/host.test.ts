@@ -118,8 +118,8 @@ suite("the lab's own Docker daemon under a running lab", { skip }, () => {
 const namespaces = ["--mount", "--net", "--pid", "--fork", "--mount-proc"];
 const hasDockerd = (await execa("dockerd", ["--version"], { reject: false })).exitCode === 0;
 for (const [when, where] of [
-  ["while a Debian is made", "$TMPDIR"],
-  ["while Docker takes an image in", "$(TMPDIR=/tmp mktemp -d)"],
+  ["while Debian's image is created", "$TMPDIR"],
+  ["while Docker imports an image", "$(TMPDIR=/tmp mktemp -d)"],
 ] as const)
   fault(
     `the disk is full ${when}`,

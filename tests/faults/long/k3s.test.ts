@@ -229,8 +229,8 @@ describe("K3s on a server and an agent", { concurrency: false }, () => {
   });
 
   const harms: readonly (readonly [string, () => Promise<unknown>])[] = [
-    ["K3s of the server is stopped by hand", () => on("s1", "systemctl", "stop", "k3s")],
-    ["K3s of the agent is uninstalled by hand", () => on("a1", "k3s-agent-uninstall.sh")],
+    ["the server's K3s is stopped by hand", () => on("s1", "systemctl", "stop", "k3s")],
+    ["the agent's K3s is uninstalled by hand", () => on("a1", "k3s-agent-uninstall.sh")],
     [
       "the agent's unit is changed by hand",
       () => on("a1", "sh", "-c", "echo '# x' >>/etc/systemd/system/k3s-agent.service"),
