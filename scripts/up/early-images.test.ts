@@ -40,26 +40,24 @@ const stacks = (image?: string): Stacks => ({
 const nodes = async (found: Stacks, cluster: string) => nodesOf(found, cluster);
 const ref = async (name: string) => `k3s-lab/${name}:1`;
 
-test("each node gets the image once its containerd answers, and one that has it is left alone", async () => {
-  const loaded: string[] = [];
-  let asked = 0;
+test("each node gets the image once its containerd answers", async () => {
+  const asked: string[] = [];
   await loadEarly(stacks(), "apps", new AbortController().signal, {
-    has: async ({ name }) => {
-      if (name === "agent") return true;
-      asked += 1;
-      return asked > 2 ? false : undefined;
+    load: async ({ address }, image) => {
+      asked.push(`${address} ${image}`);
+      return asked.length === 1 ? undefined : "done";
     },
-    load: async ({ address }, image) => loaded.push(`${address} ${image}`),
     ...{ nodes, ref },
   });
-  assert.deepEqual(loaded, ["ssh://server.cluster k3s-lab/web:1"]);
+  const [server, agent] = ["server", "agent"].map((name) => `ssh://${name}.cluster k3s-lab/web:1`);
+  assert.deepEqual(asked, [server, agent, server]);
 });
 
 test("a load that fails is left to the stack's own commands, and no node waits longer than the run", async () => {
   const end = new AbortController();
   const early = loadEarly(stacks(), "apps", end.signal, {
-    has: async ({ name }) => (name === "agent" ? undefined : false),
-    load: async () => {
+    load: async ({ name }) => {
+      if (name === "agent") return undefined;
       end.abort();
       throw new Error("no space left on device");
     },
@@ -69,10 +67,10 @@ test("a load that fails is left to the stack's own commands, and no node waits l
   assert.ok(end.signal.aborted);
 });
 
+const none = async () => assert.fail("nothing is to be loaded");
+
 test("an image that the cluster pulls is not loaded", async () => {
-  const none = async () => assert.fail("nothing is to be asked for");
   await loadEarly(stacks("registry.example/web:1"), "apps", new AbortController().signal, {
-    has: none,
     load: none,
     ...{ nodes, ref },
   });
@@ -80,8 +78,7 @@ test("an image that the cluster pulls is not loaded", async () => {
 
 test("an image whose name is not known is left to the stack's own commands", async () => {
   await loadEarly(stacks(), "apps", new AbortController().signal, {
-    has: async () => false,
-    load: async () => assert.fail("nothing is to be loaded"),
+    load: none,
     nodes,
     ref: async () => {
       throw new Error("not made in this checkout yet");
@@ -89,20 +86,16 @@ test("an image whose name is not known is left to the stack's own commands", asy
   });
 });
 
-test("a node that hangs, or a load, keeps no run from its end", async () => {
-  for (const hangs of ["has", "load"]) {
-    const end = new AbortController();
-    const never = () => {
+test("a load that hangs keeps no run from its end", async () => {
+  const end = new AbortController();
+  await loadEarly(stacks(), "apps", end.signal, {
+    load: () => {
       end.abort();
       return new Promise<never>(() => {});
-    };
-    await loadEarly(stacks(), "apps", end.signal, {
-      has: hangs === "has" ? never : async () => false,
-      load: never,
-      ...{ nodes, ref },
-    });
-    assert.ok(end.signal.aborted);
-  }
+    },
+    ...{ nodes, ref },
+  });
+  assert.ok(end.signal.aborted);
 });
 
 test("a program ends with all that it has started", async () => {

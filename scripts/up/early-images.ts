@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
-import { execa } from "execa";
+import { type ExecaError, execa } from "execa";
 import { reach } from "../../stacks/lib/kubernetes.ts";
 import { labDir } from "../../stacks/lib/paths.ts";
 import { endGroup } from "../../stacks/lib/processes.ts";
@@ -8,7 +8,6 @@ import { stateOf } from "../../stacks/lib/state.ts";
 import { imageLoader, loaderVariables, type NodeAddress } from "../../stacks/model/image-loader.ts";
 import { agentsOf, serversOf } from "../../stacks/model/k3d-file.ts";
 import { sshAlias } from "../../stacks/model/ssh-config.ts";
-import { hasImage } from "../../stacks/observe/images.ts";
 import { type OwnImage, ownImageRefs, ownImagesOf } from "../../stacks/observe/own-images.ts";
 import type { Stacks } from "../lab.ts";
 import { unlessStopped } from "../report.ts";
@@ -20,14 +19,17 @@ import { recordedNodes } from "../up-to-date.ts";
  */
 const [interval, longest] = [500, 5_000];
 
-/** How to find nodes, to query one for an image and to load one; tests fake all. */
+/** How to find nodes and to load an image into one; tests fake all. */
 export interface ImageStore {
   /** Of a cluster that is up or being created. */
   readonly nodes: (found: Stacks, cluster: string) => Promise<readonly NodeAddress[]>;
-  readonly has: (node: NodeAddress, image: string) => Promise<boolean | undefined>;
-  readonly load: (node: NodeAddress, image: string, signal: AbortSignal) => Promise<unknown>;
+  /** @returns undefined if the node does not answer. */
+  readonly load: (node: NodeAddress, image: string, signal: AbortSignal) => Promise<"done" | undefined>;
   readonly ref: (image: OwnImage) => Promise<string>;
 }
+
+/** Exit code of stacks/lib/load-image.sh if the node's containerd does not answer. */
+const noAnswer = 75;
 
 const ofNodes: ImageStore = {
   nodes: async (found, cluster) => {
@@ -36,9 +38,14 @@ const ofNodes: ImageStore = {
     // Somebody else's cluster may have the same names; its certificates differ.
     return (await answers(cluster)) ? recorded : [];
   },
-  has: hasImage,
   load: (node, image, signal) =>
-    runUntil("/bin/sh", ["-c", imageLoader(node)], loaderVariables(node, image), signal),
+    runUntil("/bin/sh", ["-c", imageLoader(node)], loaderVariables(node, image), signal).then(
+      () => "done",
+      (error: ExecaError) => {
+        if (error.exitCode === noAnswer) return undefined;
+        throw error;
+      },
+    ),
   ref: (image) => ownImageRefs[image](),
 };
 
@@ -82,15 +89,14 @@ export async function loadEarly(
   found: Stacks,
   stack: string,
   signal: AbortSignal,
-  { nodes, has, load, ref }: ImageStore = ofNodes,
+  { nodes, load, ref }: ImageStore = ofNodes,
 ): Promise<void> {
   const own = found.apps.find((one) => one.stack === stack);
   if (own === undefined) return;
   const loadInto = async (node: NodeAddress) => {
     for (const name of ownImagesOf(own.config)) {
       const image = await ref(name);
-      const isThere = await untilKnown(() => has(node, image), signal);
-      if (!isThere) await load(node, image, signal);
+      await untilKnown(() => load(node, image, signal), signal);
     }
   };
   const all = nodes(found, own.cluster).then((each) => Promise.allSettled(each.map(loadInto)));

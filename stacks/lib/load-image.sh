@@ -4,6 +4,7 @@
 #   K3S_LAB_ROOT   the checkout
 #   NODE_ADDRESS   ssh://MACHINE.STACK or docker://CONTAINER
 #   IMAGE          the image; `lab image` builds it or finds it in the cache
+# Exit code 75: the node's containerd does not answer.
 set -eu
 LC_ALL=C
 export LC_ALL
@@ -19,13 +20,13 @@ ssh:*)
 docker:*) node() { docker exec --interactive "$name" sh -c "$1"; } ;;
 esac
 
-# `lab up` may be loading it already, and of two at once each takes twice as long. macOS has no flock.
+# `lab up` may be loading it already. Two at once do no harm, but each takes twice as long. macOS has no flock.
 of=${IMAGE##*/}
 exec 9>>"$K3S_LAB_ROOT/.lab/load.$name.${of%%:*}"
-if command -v flock >/dev/null; then flock 9; fi
+flock -w 60 9 2>/dev/null || true
 
 ctr="ctr --address /run/k3s/containerd/containerd.sock --namespace k8s.io"
-held=$(node "$ctr images ls -q name==docker.io/$IMAGE && $ctr content ls -q" </dev/null)
+held=$(node "$ctr images ls -q name==docker.io/$IMAGE && $ctr content ls -q" </dev/null) || exit 75
 # The tag identifies the content.
 case $held in docker.io/*) exit ;; esac
 

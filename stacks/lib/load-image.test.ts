@@ -66,6 +66,13 @@ test("a node that has dropped a layer meanwhile gets the whole image", async (t)
   assert.equal(stderr, "");
 });
 
+test("a node that does not answer is told apart from an image that cannot be loaded", async (t) => {
+  const { folder, load } = await fakeNode(t, "cat >/dev/null; exit 1");
+  await assert.rejects(load(), { exitCode: 1 });
+  await writeFile(join(folder, "bin/docker"), "#!/bin/sh\nexit 1\n");
+  await assert.rejects(load(), { exitCode: 75 });
+});
+
 test("an image that cannot be loaded is an error with the node's words", async (t) => {
   const { load } = await fakeNode(t, "cat >/dev/null; echo no space left on device >&2; exit 1");
   await assert.rejects(load(), /exit code 1[\s\S]*no space left on device/);
