@@ -16,7 +16,7 @@ const node = (name: string, address: string): ImageNode => ({
 const commands = (...nodes: ImageNode[]) =>
   resourcesOf(() => new NodeImages("web", { image: "web:1", nodes }));
 
-test("each node gets the image, and again when it was recreated", async () => {
+test("each node gets the image, and again after it was recreated", async () => {
   const made = await commands(node("server", "ssh://server.cluster"), node("k3d-a", "docker://k3d-a"));
   assert.deepEqual(
     made.map(({ inputs }) => inputs),
@@ -37,6 +37,6 @@ test("each node gets the image, and again when it was recreated", async () => {
   );
 });
 
-test("a node that is reached in another way is an error that names it", async () => {
+test("a node with an unknown kind of address is an error that names it", async () => {
   await assert.rejects(commands(node("far", "telnet://far")), /the node far is reached by telnet:\/\/far/);
 });

@@ -73,7 +73,7 @@ test("a node that does not answer is told apart from an image that cannot be loa
   await assert.rejects(load(), { exitCode: 75 });
 });
 
-test("an image that cannot be loaded is an error with the node's words", async (t) => {
+test("an image that cannot be loaded is an error with the node's message", async (t) => {
   const { load } = await fakeNode(t, "cat >/dev/null; echo no space left on device >&2; exit 1");
   await assert.rejects(load(), /exit code 1[\s\S]*no space left on device/);
 });

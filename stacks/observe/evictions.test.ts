@@ -17,7 +17,7 @@ const { machines, k3s } = parseConfig(
   "FILE",
 );
 
-test("plain Pulumi evicts pods by a new taint only if `lab up` has asked; a preview goes on", () => {
+test("plain Pulumi evicts pods by a new taint only after `lab up` has asked; a preview continues", () => {
   const node = (name: string, ...args: string[]) => ({ name, role: "agent" as const, args });
   const nodes = [
     node("s1"),

@@ -26,7 +26,7 @@ for (const [what, noted, has, loaded] of looks)
     assert.deepEqual(seen, [{ ...node, loaded }]);
   });
 
-test("the database's image is the one that was made here, or what makes it is told", async () => {
+test("the database's image is the one that was built here; without one the error names the command that builds it", async () => {
   assert.equal(
     await postgresImageRef({ postgresImage: "k3s-lab/postgres:15.20-1" }),
     "k3s-lab/postgres:15.20-1",

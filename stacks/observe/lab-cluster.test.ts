@@ -45,7 +45,7 @@ const notUp = (stack: string) => (error: unknown) => {
   return true;
 };
 
-test("a stack that is up hands over its cluster, the kubeconfig as a secret", async () => {
+test("a stack that is up provides its cluster, with the kubeconfig as a secret", async () => {
   const cluster = await labCluster("cluster", config, owner, import.meta.filename);
   assert.deepEqual([cluster.nodes, cluster.identity], [[node], clusterUid]);
   assert.equal(await pulumi.isSecret(cluster.kubeconfig), true);
@@ -54,10 +54,10 @@ test("a stack that is up hands over its cluster, the kubeconfig as a secret", as
 test("a stack that was taken down is refused", () =>
   assert.rejects(labCluster("k3d", config, owner, import.meta.filename), notUp("k3d")));
 
-test("a stack that never was is refused before Pulumi is asked for it", () =>
+test("a stack that never existed is refused before Pulumi is asked for it", () =>
   assert.rejects(labCluster("k3d", config, owner, join(import.meta.dirname, "none.json")), notUp("k3d")));
 
-test("what is somebody else's on the cluster is refused; a cluster that is silent is an error, not another one", async () => {
+test("another owner's objects on the cluster are refused; a cluster that does not answer is an error, not another cluster", async () => {
   const app = "/apis/apps/v1/namespaces/default/deployments/app1";
   lab.api[app] = { metadata: { name: "app1", uid: "1" } };
   const look = () => labCluster("cluster", config, owner, import.meta.filename);
@@ -76,7 +76,7 @@ test("what is somebody else's on the cluster is refused; a cluster that is silen
   });
 });
 
-test("an Ingress controller that is not there, or would be there twice, is refused", () => {
+test("an Ingress controller that is missing, or would exist twice, is refused", () => {
   const refusal = (ingress: string, ...serverArgs: string[]) => {
     try {
       refuseIngressOf("k3d", ingress, { serverArgs });
@@ -99,7 +99,7 @@ test("an Ingress controller that is not there, or would be there twice, is refus
   assert.equal(refusal("nginx"), undefined);
 });
 
-test("apps that lack what their cluster turned off are refused", () => {
+test("apps that need what their cluster has disabled are refused", () => {
   const refusal = (isolated: boolean, ...serverArgs: string[]) => {
     try {
       refuseWithout("cluster", { namespaces: [{ name: "dev", isolated }] }, { serverArgs });
@@ -115,14 +115,14 @@ test("apps that lack what their cluster turned off are refused", () => {
   assert.equal(refusal(false, "--disable-network-policy"), undefined);
 });
 
-test("a database without anything that makes its volumes is refused", () => {
+test("a database without a volume provisioner is refused", () => {
   const refuse = (database: object) => () =>
     refuseWithout("cluster", { namespaces: [], database }, { serverArgs: ["--disable=local-storage"] });
   assert.throws(refuse({}), /without local-path .*nothing provisions the volumes of k3s-lab:database/);
   refuse({ storageClass: "longhorn" })();
 });
 
-test("an app whose pods follow its CPU needs who measures it", () => {
+test("an app that scales by CPU requires metrics", () => {
   const refuse = (app: object, ...serverArgs: string[]) =>
     refuseWithout("cluster", { namespaces: [], apps: [{ name: "api", ...app }] }, { serverArgs });
   const autoscaling = { min: 1, max: 2, cpu: 80 };

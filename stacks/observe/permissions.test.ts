@@ -43,7 +43,7 @@ async function guestBook(t: TestContext, objects: OwnState["objects"] = []) {
   };
 }
 
-test("what a user may not make is named; in a namespace that is still to come, rights may come with it", async (t) => {
+test("a user's missing permissions are named; in a new namespace the creator may get permissions automatically", async (t) => {
   const { lacks, exists } = await guestBook(t);
   assert.equal(await lacks("create secrets in my-app"), undefined);
   exists("/api/v1/namespaces/my-app");
@@ -52,7 +52,7 @@ test("what a user may not make is named; in a namespace that is still to come, r
   assert.equal(await lacks(`create ${kind}`, `patch ${kind}`), `create ${kind}, patch ${kind}`);
 });
 
-test("a user needs no permission that this run does not use, nor the one to ask for permissions", async (t) => {
+test("a user needs no permission that this run does not use, nor that to query permissions", async (t) => {
   const { lacks, exists } = await guestBook(t);
   for (const place of objectsOf(config)) exists(pathOf(place));
   const kinds = objectsOf(config).map((place) => {
@@ -66,7 +66,7 @@ test("a user needs no permission that this run does not use, nor the one to ask 
   assert.equal(await lacks("patch namespaces"), "patch namespaces");
 });
 
-test("what leaves the stack must be deleted, unless it is another's by now", async (t) => {
+test("what leaves the stack must be deletable, unless it now belongs to another", async (t) => {
   const path = "/api/v1/namespaces/dev/configmaps/old";
   const old = { apiVersion: "v1", kind: "ConfigMap", namespace: "dev", name: "old", uid: "1" };
   const { lacks, exists } = await guestBook(t, [old]);
@@ -78,7 +78,7 @@ test("what leaves the stack must be deleted, unless it is another's by now", asy
   assert.equal(await lacks("delete configmaps in dev"), "delete configmaps in dev");
 });
 
-test("who lacks what the lab's own Traefik gets must be allowed to give it all the same", async (t) => {
+test("a user who lacks permissions of the lab's own Traefik needs the permission to grant them", async (t) => {
   const { lacks, exists } = await guestBook(t);
   assert.equal(await lacks(`escalate ${roles}`, `bind ${roles}`), undefined, "has all of it");
   const given = ["list secrets", "update ingresses/status.networking.k8s.io"];

@@ -24,7 +24,7 @@ test("a server is installed once, with the user's own flags", async () => {
   );
 });
 
-test("a slow machine's API server gives each request more time, and others keep the usual", async () => {
+test("a slow machine's API server allows more time for each request, and others keep the default", async () => {
   const slow = await provision("slow", { slower: 8 });
   assert.match(
     await slow.read("etc/rancher/k3s/config.yaml.d/k3s-lab.yaml"),
@@ -34,7 +34,7 @@ test("a slow machine's API server gives each request more time, and others keep 
   assert.doesNotMatch(await usual.read("etc/rancher/k3s/config.yaml.d/k3s-lab.yaml"), /kube-apiserver-arg/);
 });
 
-test("a machine's proxy is not asked for the machine itself and the servers, by K3s neither", async () => {
+test("no request to the machine itself or the servers uses the machine's proxy, nor do K3s's", async () => {
   const proxy = { https_proxy: "http://proxy.example:3128", no_proxy: "inside.example" };
   const { status, stderr, log } = await provision("proxy", {
     environment: { ...proxy, SERVERS: "server=192.168.42.110 two=192.168.42.111" },
@@ -49,7 +49,7 @@ test("a machine's proxy is not asked for the machine itself and the servers, by 
   assert.ok(without.log.includes("[]"));
 });
 
-test("a virtual network interface has flannel's checksums computed, another is left alone", async () => {
+test("flannel's checksums are computed in software on a virtual network interface, and not on others", async () => {
   const file = "etc/systemd/network/10-k3s-lab-flannel.link";
   const virtual = await provision("virtio", { driver: "virtio_net" });
   assert.match(await virtual.read(file), /^OriginalName=flannel\.1\n\[Link\]\nTransmitChecksumOffload=no$/m);
@@ -75,7 +75,7 @@ test("an agent joins its server", async () => {
   ]);
 });
 
-test("a failed installation is tried once more after k3s-killall.sh and k3s-uninstall.sh", async () => {
+test("a failed installation is retried once after k3s-killall.sh and k3s-uninstall.sh", async () => {
   const { status, stderr, log, read } = await provision("retry", {
     installer: '[ "$attempt" = 2 ]',
   });
@@ -102,7 +102,7 @@ for (const [what, kubelet] of [
   ["kubeadm's, which runs", { hasKubelet: true }],
   ["a stopped one", { files: { "var/lib/kubelet/config.yaml": "kind: KubeletConfiguration" } }],
 ] as const)
-  test(`a kubelet of another Kubernetes is there, ${what}: nothing is installed, for K3s would fail and be uninstalled`, async () => {
+  test(`with another Kubernetes's kubelet, ${what}, nothing is installed: K3s would fail and be uninstalled`, async () => {
     const { status, stderr, log, read } = await provision(`kubelet ${what}`, { ...kubelet, start: "ends" });
     assert.equal(status, 2, stderr);
     assert.match(stderr, /another Kubernetes/);
@@ -110,7 +110,7 @@ for (const [what, kubelet] of [
     if ("files" in kubelet) assert.notEqual(await read("var/lib/kubelet/config.yaml"), "");
   });
 
-test("an installation that was interrupted and in which pods have run since is not uninstalled when it fails", async () => {
+test("an interrupted installation in which pods have since run is not uninstalled when it fails", async () => {
   const files = { "var/lib/k3s-lab/installing": "", "var/lib/kubelet/pods/1/x": "", ...lived };
   const { status, stderr, log, path } = await provision("lived on", { files, start: "ends" });
   assert.equal(status, 1);
@@ -122,7 +122,7 @@ test("an installation that was interrupted and in which pods have run since is n
   assert.ok(existsSync(path("var/lib/rancher/k3s/server/db/state.db")));
 });
 
-test("why K3s ended is found although it has started again and says more than is shown", async () => {
+test("the reason why K3s ended is found although it has restarted and logged more than is shown", async () => {
   const fatal = 'level=fatal msg="the reason"';
   const journal = `#!/bin/sh\n{ echo '${fatal}'; seq -f 'started again %g' 100; } | tail -n "$3"\n`;
   const { stderr } = await provision("started again", {
@@ -132,7 +132,7 @@ test("why K3s ended is found although it has started again and says more than is
   assert.match(stderr, /; its last lines are above\. K3s says: level=fatal msg="the reason"\n/);
 });
 
-test("an agent is retried by its own uninstaller", async () => {
+test("an agent is retried with its own uninstaller", async () => {
   const { log } = await provision("agent-retry", {
     start: '[ "$attempt" = 1 ] || up',
     environment: { NODE_ROLE: "agent", NODE_NAME: "agent" },
@@ -155,18 +155,18 @@ test("a service that ends is a failed installation; the second one shows its log
   );
 });
 
-test("a node that never gets Ready, as an agent without its server, is given up", async () => {
+test("a node that never becomes Ready, such as an agent without its server, is given up", async () => {
   const { status, stderr } = await provision("hangs", { start: ":" });
   assert.equal(status, 1);
   assert.match(stderr, /not Ready after 1 s/);
 });
 
-test("the token is shown nowhere", async () => {
+test("the token is never printed", async () => {
   const { stdout, stderr, log } = await provision("secret", { installer: "exit 1" });
   assert.doesNotMatch([stdout, stderr, ...log].join("\n"), /s3cr3t/);
 });
 
-test("what was sent for a run is removed however it ends, but by a check, which an installation follows", async () => {
+test("what was sent for a run is removed however it ends, except after a check, which an installation follows", async () => {
   const files = {
     "run/k3s-lab/secret": "agent-token: hushhush\n",
     "home/k3s-installer.sh": "exit 1\n",
@@ -223,13 +223,13 @@ for (const [title, machine, message] of refusals)
     assert.deepEqual(log, [""]);
   });
 
-test("a machine that carries no K3s downloads the release that was asked for", async () => {
+test("a machine without its own K3s downloads the requested release", async () => {
   const { status, stderr, log } = await provision("download", { carriesK3s: false });
   assert.equal(status, 0, stderr);
   assert.match(log[0] ?? "", /^install\.sh SKIP= VERSION=v1\.25\.4\+k3s1 EXEC=server /);
 });
 
-test("a machine that has no eth1 goes by the address", async () => {
+test("a machine without eth1 is identified by its address", async () => {
   const { status, stderr, log } = await provision("enp0s8", {
     addresses: eth1.replaceAll("eth1", "enp0s8"),
     links: ["enp0s8"],
@@ -238,7 +238,7 @@ test("a machine that has no eth1 goes by the address", async () => {
   assert.match(log[0] ?? "", /--flannel-iface=enp0s8 /);
 });
 
-test("an interface that the stack file names is taken, eth1 or not", async () => {
+test("an interface that the stack file names is used, eth1 or not", async () => {
   const { status, stderr, log } = await provision("named", {
     addresses: eth1.replaceAll("eth1", "eth2"),
     environment: { NODE_INTERFACE: "eth2" },
@@ -247,7 +247,7 @@ test("an interface that the stack file names is taken, eth1 or not", async () =>
   assert.match(log[0] ?? "", /--flannel-iface=eth2 /);
 });
 
-test("a node is called as the stack file says, whatever the host calls itself", async () => {
+test("a node is named as in the stack file, whatever the host's name is", async () => {
   const { log } = await provision("other-name", { hostname: "raspberrypi" });
   assert.match(log[0] ?? "", /--write-kubeconfig-mode=644 --node-name=server$/);
 });
@@ -285,7 +285,7 @@ for (const [title, machine, flags] of joins)
     assert.match(log[0] ?? "", flags);
   });
 
-test("one of several servers that fails keeps what it has: etcd knows it, and the next run goes on", async () => {
+test("one of several servers that fails keeps its data: etcd knows it, and the next run continues", async () => {
   const { status, stderr, log } = await provision("one of three", {
     start: "ends",
     environment: { SERVERS: three },
@@ -301,7 +301,7 @@ test("one of several servers that fails keeps what it has: etcd knows it, and th
   );
 });
 
-test("a server that lost its database and fails keeps the local volumes of its pods", async () => {
+test("a server that lost its database and fails keeps its pods' local volumes", async () => {
   const { status, stderr, log } = await provision("local volumes", {
     start: "ends",
     files: {
@@ -318,7 +318,7 @@ test("a server that lost its database and fails keeps the local volumes of its p
   );
 });
 
-test("local volumes that cannot be listed, as on a disk that fails, are not taken for none", async () => {
+test("local volumes that cannot be listed, as on a failing disk, do not count as none", async () => {
   const { status, log } = await provision("local volumes on a bad disk", {
     start: "ends",
     files: { "var/lib/rancher/k3s/storage/pvc-1/data": "", "bin/ls": "#!/bin/sh\nexit 2\n" },
@@ -330,14 +330,14 @@ test("local volumes that cannot be listed, as on a disk that fails, are not take
   );
 });
 
-test("a run that changes nothing does not start K3s again", async () => {
+test("a run that changes nothing does not restart K3s", async () => {
   await provision("same", {});
   const { status, stderr, log } = await provision("same", {});
   assert.equal(status, 0, stderr);
   assert.deepEqual(log, [serverLine, "systemctl restart k3s"]);
 });
 
-test("K3s of another cluster is left alone", async () => {
+test("another cluster's K3s is left alone", async () => {
   await provision("foreign", { token: "theirs" });
   const { status, stderr, log } = await provision("foreign", { token: "ours" });
   assert.equal(status, 2);
@@ -345,7 +345,7 @@ test("K3s of another cluster is left alone", async () => {
   assert.equal(log.filter((line) => line.startsWith("install.sh")).length, 1);
 });
 
-test("a later run keeps the token that the machine has", async () => {
+test("a later run keeps the machine's token", async () => {
   const machine = { environment: { K3S_ARGS: "--disable=traefik" } };
   await provision("again", {});
   const { status, stderr, log, read } = await provision("again", { ...machine, token: undefined });
@@ -363,7 +363,7 @@ const changed = (more: Machine = {}): Machine => ({
 });
 const uninstalls = (log: readonly string[]) => log.filter((line) => /(uninstall|killall)\.sh$/.test(line));
 
-test("a flag that K3s does not know is refused with K3s's words, before anything is touched", async () => {
+test("a flag that K3s does not know is refused with K3s's message, before anything changes", async () => {
   await provision("unknown flag", good);
   const before = await provision("unknown flag", { ...good, mode: "observe" });
   const { status, stderr, log, read } = await provision("unknown flag", {
@@ -391,7 +391,7 @@ for (const [what, was, wish, refusal] of [
     undefined,
   ],
 ] as const)
-  test(`the encryption of Secrets, ${what} where K3s has data: ${refusal ? "refused, and nothing is touched" : "in place"}`, async () => {
+  test(`the encryption of Secrets, ${what} where K3s has data: ${refusal ? "refused, and nothing changes" : "in place"}`, async () => {
     const name = `encryption ${what}`;
     const first = await provision(name, { ...good, ...was });
     const { status, stderr, log } = await provision(name, { ...good, ...wish });
@@ -401,7 +401,7 @@ for (const [what, was, wish, refusal] of [
     assert.deepEqual(log, first.log);
   });
 
-test("a change that K3s does not survive is put back: unit, configuration, program; nothing is uninstalled", async () => {
+test("a change that K3s does not survive is rolled back: unit, configuration, program; nothing is uninstalled", async () => {
   await provision("put back", good);
   const mode = statSync("/").mode;
   const { status, stderr, log, read, path } = await provision(
@@ -421,14 +421,14 @@ test("a change that K3s does not survive is put back: unit, configuration, progr
   assert.equal((await provision("put back", { ...good, mode: "check" })).stdout, "same\n");
 });
 
-test("a node that is Ready only by what was known before the change does not count as Ready", async () => {
+test("a node that is Ready only by a status from before the change does not count as Ready", async () => {
   await provision("stale", good);
   const { status, stderr } = await provision("stale", changed({ start: "up; touch $(dirname $0)/../stale" }));
   assert.equal(status, 1);
   assert.match(stderr, /the previous installation is restored, and its node is not Ready yet/);
 });
 
-test("a change that was killed is gone on with, or put back, by the next run", async () => {
+test("the next run continues, or rolls back, a change that was killed", async () => {
   for (const [name, next, flags] of [
     ["killed and right", good, /mode=644$/m],
     [
@@ -454,7 +454,7 @@ test("a change that was killed is gone on with, or put back, by the next run", a
   }
 });
 
-test("a change that was killed before K3s started again starts it, though the files are there", async () => {
+test("a change that was killed before K3s restarted restarts it, although the files are already in place", async () => {
   const name = "killed before the start";
   await provision(name, good);
   const starts = (log: readonly string[]) =>
@@ -467,7 +467,7 @@ test("a change that was killed before K3s started again starts it, though the fi
   assert.equal(starts(log), 2);
 });
 
-test("what was put back by halves is this lab's still, and the next run goes on", async () => {
+test("a half rolled back installation is still this lab's, and the next run continues", async () => {
   const name = "half put back";
   await provision(name, good);
   const killed = await provision(
@@ -480,7 +480,7 @@ test("what was put back by halves is this lab's still, and the next run goes on"
   assert.equal(await read("etc/rancher/k3s/token"), "s3cr3t");
 });
 
-test("what was saved is forgotten whole: a part of it is never put back", async () => {
+test("a backup of the old installation is deleted as a whole: part of it is never restored", async () => {
   const name = "half forgotten";
   const { path } = await provision(name, good);
   // Killed while it removes what it saved.
@@ -507,7 +507,7 @@ test("what was saved is forgotten whole: a part of it is never put back", async 
   assert.equal(await read("etc/rancher/k3s/token"), "s3cr3t");
 });
 
-test("an installation is over when its node is Ready, even if nothing can be noted: a later change uninstalls nothing", async () => {
+test("an installation is complete when its node is Ready, even if nothing can be recorded: a later change uninstalls nothing", async () => {
   const name = "not noted";
   const full = "up; mkdir -p $(dirname $0)/../var/lib/k3s-lab/installed.new"; // as a full disk does
   const first = await provision(name, { ...good, start: full });
@@ -522,7 +522,7 @@ test("an installation is over when its node is Ready, even if nothing can be not
   assert.equal(existsSync(path("var/lib/rancher/k3s/server/db/state.db")), true);
 });
 
-test("a node whose data is gone says so: it is to ask whether there is a cluster", async () => {
+test("a node that lost its data says so, so that others are asked whether a cluster exists", async () => {
   const { path } = await provision("data gone", good);
   assert.match((await provision("data gone", { mode: "observe" })).stdout, /^data yes$/m);
   await rm(path("var/lib/rancher"), { recursive: true });
@@ -541,7 +541,7 @@ test("an agent is not changed while no server answers", async () => {
   assert.equal(log.filter((line) => line.startsWith("install.sh")).length, 1);
 });
 
-test("a server that hears no other of etcd's servers is neither changed nor started again", async () => {
+test("a server that cannot reach the other etcd members is neither changed nor restarted", async () => {
   const several = { SERVERS: three };
   const files = { "var/lib/rancher/k3s/server/db/etcd/member/wal": "" };
   const others = three
@@ -564,7 +564,7 @@ test("a server that hears no other of etcd's servers is neither changed nor star
     }
 });
 
-test("a server whose etcd does not answer is started again where most servers' machines answer", async () => {
+test("a server whose etcd does not answer is restarted if most servers' machines answer", async () => {
   const several = { SERVERS: three };
   const files = { "var/lib/rancher/k3s/server/db/etcd/member/wal": "" };
   await provision("one is silent", { environment: several });
@@ -577,7 +577,7 @@ test("a server whose etcd does not answer is started again where most servers' m
   assert.ok(log.filter((line) => line.startsWith("systemctl restart")).length > 1, stderr);
 });
 
-test("what was done to K3s by hand is seen, and the next run repairs it", async () => {
+test("changes to K3s by hand are detected, and the next run repairs them", async () => {
   for (const [title, harm, state] of [
     ["stopped", "rm active", "K3s is stopped"],
     [
@@ -619,7 +619,7 @@ test("what was done to K3s by hand is seen, and the next run repairs it", async 
   }
 });
 
-test("a disk for K3s's data that is not mounted is not taken for lost data: nothing is installed beside it", async () => {
+test("an unmounted disk for K3s's data does not count as lost data: nothing is installed without it", async () => {
   const { path, log } = await provision("unmounted", {});
   const point = path("var/lib/rancher");
   const mount = (options: string) => ({
@@ -645,7 +645,7 @@ for (const [what, labels, taints, state] of [
   ["no label", "", "", "its labels or taints were changed by hand"],
   ["a missing taint", '"disk":"ssd"', "full", "its labels or taints were changed by hand"],
 ] as const)
-  test(`the node's labels and taints are seen: ${what}`, async () => {
+  test(`the node's labels and taints are detected: ${what}`, async () => {
     await provision(what, {});
     const given = [
       { key: "dedicated", value: "database", effect: "NoSchedule" },
@@ -661,7 +661,7 @@ for (const [what, labels, taints, state] of [
     assert.match(stdout, new RegExp(`^state ${state}$`, "m"));
   });
 
-test("a server that `start` has just started is about to register its node, and is not started again for it", async () => {
+test("a server that `start` has just started is still registering its node, and is not restarted for it", async () => {
   const { path } = await provision("registers", { mode: "start" });
   await writeFile(path("unregistered"), "");
   await writeFile(path("began"), String(Math.floor(uptime() * 1e6)));
@@ -670,7 +670,7 @@ test("a server that `start` has just started is about to register its node, and 
   assert.equal(log.filter((line) => line.startsWith("systemctl restart")).length, 1, log.join("\n"));
 });
 
-test("a host whose own time since its start says nothing of K3s's, as in LXC, has its node registered again", async () => {
+test("a host whose uptime says nothing about K3s's, as in LXC, registers its node again", async () => {
   const { path } = await provision("container", { mode: "start" });
   for (const file of ["unregistered", "deleted"]) await writeFile(path(file), "");
   await writeFile(path("began"), String(Math.floor((uptime() + 1e6) * 1e6)));
@@ -684,7 +684,7 @@ test("a host whose own time since its start says nothing of K3s's, as in LXC, ha
   assert.equal(log.filter((line) => line.startsWith("systemctl restart")).length, 2, log.join("\n"));
 });
 
-test("the user's own configuration of a host stays, also over an uninstall", async () => {
+test("the user's own configuration on a host stays, even after an uninstall", async () => {
   const theirs = {
     "etc/rancher/k3s/config.yaml": "node-label: [theirs=true]\n",
     "etc/rancher/k3s/registries.yaml": "mirrors: {}\n",
@@ -698,7 +698,7 @@ test("the user's own configuration of a host stays, also over an uninstall", asy
   assert.match(await read("etc/rancher/k3s/config.yaml.d/k3s-lab.yaml"), /^token-file: /);
 });
 
-test("secret configuration lies in a file of its own, of mode 0600, and is in no argument or output", async () => {
+test("secret configuration is in its own file of mode 0600, and in no argument or output", async () => {
   const { status, stdout, stderr, log, read, path } = await provision("secret file", {
     files: { "run/k3s-lab/secret": "agent-token: hushhush\n" },
   });
@@ -712,7 +712,7 @@ test("secret configuration lies in a file of its own, of mode 0600, and is in no
   );
 });
 
-test("a node that joins a cluster which is there shows its token to no other", async () => {
+test("a node that joins an existing cluster shows its token to no other", async () => {
   const { status, stderr, read } = await provision("full token", {
     hostname: "two",
     answering: ["192.168.42.110"],
@@ -732,7 +732,7 @@ test("a server that lost its data starts no second cluster while the first one e
   assert.deepEqual(log, [""]);
 });
 
-test("a node of another cluster of the lab is not changed into one of this", async () => {
+test("a node of another cluster of the lab is not moved to this one", async () => {
   await provision("other cluster", {});
   const { status, stderr, log } = await provision("other cluster", {
     files: { "var/lib/rancher/k3s/agent/server-ca.crt": "other\n" },
@@ -767,7 +767,7 @@ for (const [title, version, refusal] of versions)
     assert.equal(log.filter((line) => line.startsWith("systemctl restart")).length, 2);
   });
 
-test("a failed upgrade runs the old release again", async () => {
+test("after a failed upgrade the old release runs again", async () => {
   await provision("failed upgrade", {});
   const version = "v1.26.1+k3s1";
   const { status, path, log } = await provision("failed upgrade", {
@@ -780,14 +780,14 @@ test("a failed upgrade runs the old release again", async () => {
   assert.deepEqual(uninstalls(log), []);
 });
 
-test("in another language's locale the same is done", async () => {
+test("another locale's language makes no difference", async () => {
   const { status, stderr } = await provision("locale", {
     environment: { LC_ALL: "de_DE.UTF-8", LANG: "de_DE.UTF-8" },
   });
   assert.equal(status, 0, stderr);
 });
 
-test("a run whose sender was interrupted ends when the next one comes, and puts nothing back later", async () => {
+test("a run whose sender was interrupted ends when the next one arrives, and restores nothing later", async () => {
   await provision("left behind", good);
   const start = `echo left behind >>$(dirname $0)/../log; trap "" TERM; sleep 60`;
   const { pid } = await provision("left behind", changed({ start, isLeftBehind: true }));
@@ -810,7 +810,7 @@ for (const [what, files] of [
   ["beside the machine's own files", { "opt/k3s-lab/manifests/k3s-lab-traefik-config.yaml": carriedValues }],
   ["alone where the machine has none", {}],
 ] as const)
-  test(`behind a load balancer each node has a Traefik of its own, ${what}; without one K3s's own again`, async () => {
+  test(`behind a load balancer each node has its own Traefik, ${what}; without one K3s's again`, async () => {
     const name = `balanced ${what}`;
     const TRAEFIK = "every-node";
     const { status, stderr, read } = await provision(name, { files, environment: { TRAEFIK } });
@@ -847,7 +847,7 @@ for (const [what, files] of [
       assert.match(await read(`${manifests}/k3s-lab-traefik-config.yaml`), /valuesContent: ""/);
   });
 
-test("a change that fails leaves Traefik as it was, with a load balancer and without", async () => {
+test("a failed change leaves Traefik unchanged, with a load balancer and without", async () => {
   const start = "grep -q bad=1 $(dirname $0)/../etc/systemd/system/k3s.service && ends || up";
   for (const [name, before, after] of [
     ["first balancer", "", "every-node"],
@@ -869,7 +869,7 @@ test("a change that fails leaves Traefik as it was, with a load balancer and wit
   }
 });
 
-test("a change that an older lab began, which saved no manifests, is rolled back without them, and says so", async () => {
+test("a change that an older lab began without saving manifests is rolled back without them, and says so", async () => {
   const TRAEFIK = "every-node";
   const name = "older save";
   const { path } = await provision(name, { environment: { TRAEFIK } });
