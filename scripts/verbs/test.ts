@@ -1,5 +1,5 @@
 import { glob, mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
-import { availableParallelism, tmpdir } from "node:os";
+import { availableParallelism, constants, setPriority, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import Table from "cli-table3";
 import { Command } from "commander";
@@ -90,7 +90,7 @@ async function testPart(part: string): Promise<void> {
 
 /**
  * The tests in `tests/`: in parallel those that bring no lab up, then those that use the one lab network, one after the
- * other; then prints the table of the faults that they injected.
+ * other, with some of the former beside them; then prints the table of the faults that they injected.
  * @param left files to report as skipped. Default: none.
  */
 async function endToEnd(tests: readonly string[], left: readonly string[] = []): Promise<void> {
@@ -103,12 +103,18 @@ async function endToEnd(tests: readonly string[], left: readonly string[] = []):
     PULUMI_LANGUAGE_NODEJS: tools["pulumi-language-nodejs"].files["pulumi-language-nodejs"] ?? "",
     K3S_LAB_FAULT_TABLE: table,
   };
-  const labs = tests.filter(bringsLabUp);
-  const others = tests.filter((file) => !bringsLabUp(file));
+  const groups = Object.groupBy([...tests, ...(left.length > 0 ? ["tests/skipped.ts"] : [])], groupOf);
   try {
-    if (others.length > 0) await nodeTest("crossing", others, sideBySide, env);
-    if (left.length > 0) labs.push("tests/skipped.ts");
-    if (labs.length > 0) await nodeTest("end-to-end", labs, 1, env);
+    for (const together of [
+      { crossing: sideBySide - 1, database: 1 },
+      { "end-to-end": 1, background: availableParallelism() },
+    ]) {
+      const runs = Object.entries(together).map(([group, concurrency]) =>
+        nodeTest(group, groups[group as Group] ?? [], concurrency, env),
+      );
+      await Promise.allSettled(runs);
+      await Promise.all(runs);
+    }
   } finally {
     printFaults(await readFile(table, "utf8").catch(() => ""));
     await rm(folder, { recursive: true, force: true });
@@ -131,6 +137,18 @@ function printFaults(text: string): void {
 
 /** Whether a test file creates machines or clusters at the lab's addresses; others use fakes, or their own network. */
 const bringsLabUp = (file: string) => /^tests\/(apps|e2e|faults\/long|hosts|vm)\//.test(file);
+
+type Group = "end-to-end" | "background" | "database" | "crossing";
+
+/**
+ * What a test file runs with. In the background, with the processor time that a lab leaves, runs what mostly starts Vagrant
+ * and Pulumi, has no short deadlines, and leaves the host's network alone. The database's tests mostly wait.
+ */
+function groupOf(file: string): Group {
+  if (bringsLabUp(file)) return "end-to-end";
+  if (/^tests\/(vagrant\/|faults\/(down|gate|together)\.)/.test(file)) return "background";
+  return file.startsWith("tests/my-app/") ? "database" : "crossing";
+}
 
 /** Why a file is not part of every run, and how to run it; undefined if it is. */
 function whyLeftOut(file: string): string | undefined {
@@ -185,15 +203,17 @@ async function nodeTest(
   concurrency: number,
   env: Record<string, string> = {},
 ): Promise<void> {
+  if (tests.length === 0) return;
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-count-"));
   const counts = join(folder, "counts.json");
+  const isAside = kind === "background" || kind === "database";
   try {
-    const { exitCode } = await execa(
+    const running = execa(
       process.execPath,
       [
         "--test",
         `--test-concurrency=${concurrency}`,
-        ...limits(kind === "unit" ? 5 : kind === "crossing" ? 10 : 30),
+        ...limits({ unit: 5, crossing: 10, database: 10 }[kind] ?? 30),
         ...["--test-reporter=spec", "--test-reporter-destination=stdout"],
         ...[`--test-reporter=${join(root, "tests/count.ts")}`, `--test-reporter-destination=${counts}`],
         ...(await junitReporter(kind)),
@@ -201,7 +221,10 @@ async function nodeTest(
       ],
       {
         cwd: root,
-        stdio: ["ignore", "inherit", "inherit"],
+        all: true,
+        stdin: "ignore",
+        // Of two that run together, one prints at its end.
+        ...(isAside ? {} : { stdout: "inherit", stderr: "inherit" }),
         // Requests to the tests' local servers bypass the user's proxy.
         env: {
           ...{ ...env, ...withoutProxy(process.env, []), PULUMI_ERROR_OUTPUT_STRING: "true" },
@@ -213,6 +236,10 @@ async function nodeTest(
         reject: false,
       },
     );
+    if (kind === "background" && running.pid)
+      setPriority(running.pid, constants.priority.PRIORITY_BELOW_NORMAL);
+    const { exitCode, all } = await running;
+    if (all) console.log(all);
     // A killed run leaves none.
     const text = await readFile(counts, "utf8").catch(() => "");
     const count = text === "" ? undefined : (JSON.parse(text) as Counts);

@@ -85,9 +85,25 @@ export async function copyCheckout({ besideLabs = false } = {}): Promise<Checkou
     if (durationMs > 10_000) console.log(`${(durationMs / 1000).toFixed(0)} s: ${command}`);
     return { command, exitCode, stdout, all, seconds: durationMs / 1000 };
   };
-  const lab = (...args: string[]) => start("scripts/lab", args);
-  const run = async (program: string, ...args: string[]) =>
-    start(program, args, JSON.parse((await lab("env", "--json")).stdout) as Record<string, string>);
+  /** What `lab env` said last; undefined once something ran that may change it. */
+  let known: Promise<Record<string, string>> | undefined;
+  let changes = 0;
+  const changing = async (program: string, ...more: [readonly string[], Record<string, string>?]) => {
+    changes += 1;
+    return await start(program, ...more).finally(() => {
+      changes -= 1;
+      known = undefined;
+    });
+  };
+  const lab = (...args: string[]) => changing("scripts/lab", args);
+  const env = async () =>
+    JSON.parse((await start("scripts/lab", ["env", "--json"])).stdout) as Record<string, string>;
+  const run = async (program: string, ...args: string[]) => {
+    if (!["curl", "docker", "kubectl"].includes(program)) return await changing(program, args, await env());
+    if (changes > 0) return await start(program, args, await env());
+    known ??= env();
+    return await start(program, args, await known);
+  };
 
   const evidence = async (): Promise<string> => {
     const { stdout: containers } = await run("docker", "ps", "--all", "--format", "{{.Names}}");
@@ -138,6 +154,7 @@ export async function copyCheckout({ besideLabs = false } = {}): Promise<Checkou
       if (parts.length !== 2)
         throw new Error(`${file} holds ${JSON.stringify(from)} ${parts.length - 1} times, not once`);
       await writeFile(path, parts.join(to));
+      known = undefined;
     },
     succeeded,
     evidence,
