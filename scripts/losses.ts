@@ -181,7 +181,7 @@ function thingOf({ urn, inputs }: PlannedStep, context: Context): Thing | undefi
   return toThing?.(name, inputs, context);
 }
 
-/** The pods that a node's new flags drive out. */
+/** The pods that a node's new flags evict. */
 function evictedIn(step: PlannedStep, context: Context): Thing | undefined {
   const node = thingOf(step, context);
   if (node?.goesWith === undefined) return undefined;

@@ -171,7 +171,7 @@ const opened = new Map<string, Promise<Stack>>();
 
 /**
  * Opens a stack, and creates it if needed: once in a process, because Pulumi's CLI takes most of a second for it. Call it
- * early where the time matters; what fails is tried again, and reported, once the stack is needed.
+ * early where time matters; a failure is retried, and reported, once the stack is needed.
  */
 export function openStack(stackName: string): Promise<Stack> {
   const known = opened.get(stackName);

@@ -158,7 +158,7 @@ end
 class LabPlugin < Vagrant.plugin("2")
   name "k3s-lab"
   action_hook(:leaving, :machine_action_destroy) { |hook| hook.after(Vagrant::Action::Builtin::DestroyConfirm, Leaving) }
-  # Of a machine that Pulumi creates Vagrant asks nothing: to learn its system, it would log in a dozen times.
+  # Vagrant does not query a machine that Pulumi creates: to detect its system, it would log in a dozen times.
   communicator(:k3s_lab) do
     Class.new(Vagrant.plugin("2", :communicator)) { def ready? = false }
   end

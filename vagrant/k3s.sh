@@ -193,7 +193,7 @@ start)
 install)
   prepare
   is_drained=
-  # What has no data yet is installed, and nothing on it is changed.
+  # A node without data is being installed, not changed.
   if [ "$NODE_ROLE" = agent ] && [ "$(seen data)" = yes ]; then
     planned=$(here check)
     if [ "$planned" = change ]; then

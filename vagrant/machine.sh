@@ -287,7 +287,7 @@ bring_up() {
       virsh vol-delete --pool k3s-lab "$machine.img" >/dev/null 2>&1 || true
     fi
     start
-    # The Vagrantfile has Vagrant not wait.
+    # The Vagrantfile keeps Vagrant from waiting.
     if [ "$LAB_PROVIDER" = docker ]; then wait_for_ssh; fi
   fi
 }

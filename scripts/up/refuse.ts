@@ -14,7 +14,7 @@ import { checkRequirements } from "../requirements.ts";
 
 /** Refuses what cannot be brought up here, before anything is touched. @throws LabError (exit code 2). */
 export async function refuseUnfit({ machines, k3d, external, apps }: Stacks): Promise<void> {
-  // What takes longest is asked beside the rest.
+  // The slowest query runs beside the others.
   const choosing = Promise.all(
     machines.map(async ([stack, { provider }]) =>
       chooseProvider(provider, (await recordedOf(stack)).provider),

@@ -29,7 +29,7 @@ async function installAll(run: UpRun, progress: Progress): Promise<string> {
   if (!k3s) throw new Error("unreachable: K3s was installed");
   if (machines.length + k3d.length > 0 && k3s.way !== "release") await install(run, imageTools, progress);
   await linkTools(tools);
-  // Beside the steps that follow. What fails is reported where the stack is needed.
+  // Beside the steps that follow. A failure is reported where the stack is needed.
   const [first] = run.stacks;
   if (run.isFirst && first) void openStack(first).catch(() => {});
   const { k3sVersion = k3s.version } = settings.values;

@@ -365,7 +365,7 @@ function checkAddOns(
     `See why: \`kubectl --namespace kube-system get pods\` and the logs of ${what}.`;
   const nodesOf = async (isOne: (pod: Pod) => boolean) => {
     const serving = (await (await api).pods("kube-system")).filter((pod) => isOne(pod) && isReady(pod));
-    // A pod that ran before its node got a taint may go on there.
+    // A pod that ran before its node got a taint may keep running there.
     const on = serving.flatMap(({ spec: { nodeName = "?" } }) => (nodes.includes(nodeName) ? nodeName : []));
     const barred = nodes.filter((name) => !on.includes(name));
     const why = barred.length > 0 ? await taintsOf(await api, barred) : [];

@@ -15,7 +15,7 @@ export interface KubeAccess {
   readonly serverName?: string;
   /** Whether to accept any server certificate. Default: false. */
   readonly insecure?: boolean;
-  /** Headers that name the user as whom to act, as kubectl sends them. */
+  /** Headers that impersonate a user, as kubectl sends them. */
   readonly impersonation?: Readonly<Record<string, string | readonly string[]>>;
   /** URL of an HTTP proxy. */
   readonly proxy?: string;

@@ -260,7 +260,7 @@ export interface Act {
   readonly resource: string;
   /** Such as `status`. Default: the object itself. */
   readonly subresource?: string | undefined;
-  /** Default: whatever it is called. */
+  /** Default: any name. */
   readonly name?: string | undefined;
   /** Default: of the whole cluster. */
   readonly namespace?: string | undefined;
@@ -389,7 +389,7 @@ const isPretended = (kind: string, { name, labels }: z.output<typeof metadata>):
 export function connect(access: KubeAccess, timeout = 5000): KubernetesApi & { close(): void } {
   const { send, close } = requests(access, timeout);
   const asked = new Map<string, Promise<unknown>>();
-  // A user and password in the URL are nobody's to read.
+  // Never show a user and password in the URL.
   const where = `the API server ${access.server.replace(/\/\/[^/]*@/, "//")}`;
 
   const fetchJson = async (

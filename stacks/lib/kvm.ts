@@ -83,7 +83,7 @@ async function findProblem(again: boolean): Promise<string | undefined> {
 async function identityOf({ command }: Guest): Promise<string | undefined> {
   const [boot, device, version] = await Promise.all([
     readFile("/proc/sys/kernel/random/boot_id", "utf8").catch(() => ""),
-    // Loading another module makes the device anew.
+    // Loading another module recreates the device.
     stat("/dev/kvm").catch(() => undefined),
     execa(command, ["--version"], { reject: false, stdin: "ignore", timeout: 10_000 }),
   ]);
@@ -91,7 +91,7 @@ async function identityOf({ command }: Guest): Promise<string | undefined> {
   return [boot.trim(), device.ino, device.rdev, device.ctimeMs, version.stdout].join("\n");
 }
 
-/** How a guest fared. Only `hung` is certain, whatever else keeps this computer busy: it had the processor and did not end. */
+/** How a guest ended. Only `hung` is certain, however busy this computer is: the guest got CPU time and did not end. */
 export type Outcome = "ended" | "hung" | "failed";
 
 /**
@@ -107,7 +107,7 @@ export async function unlessHung(
   const noted = await readFile(note, "utf8").catch(() => undefined);
   if (noted === identity && !again) return "hung";
   const outcome = await run();
-  // A cache that cannot be written only costs the next run its time.
+  // Without the cache, the next run only takes longer.
   if (outcome === "hung") await writeWhole(note, identity).catch(() => {});
   else if (outcome === "ended") await rm(note, { force: true }).catch(() => {});
   return outcome;
@@ -133,7 +133,7 @@ export async function runs(guest: Guest, accelerator: "kvm" | "tcg", within = bo
   }
 }
 
-/** Milliseconds of processor time that a process has had. */
+/** Milliseconds of CPU time that a process has used. */
 async function worked(pid: number | undefined): Promise<number> {
   return parseStat(await readFile(`/proc/${pid}/stat`, "utf8").catch(() => ""))?.worked ?? 0;
 }

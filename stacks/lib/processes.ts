@@ -45,7 +45,7 @@ export function parseStat(text: string):
       readonly state: string;
       readonly parent: number;
       readonly startTime: string;
-      /** Milliseconds of processor time, of which a tick is ten. */
+      /** Milliseconds of CPU time; a tick is ten. */
       readonly worked: number;
     }
   | undefined {

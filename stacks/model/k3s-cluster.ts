@@ -143,7 +143,7 @@ const kubeletOptions = (args: readonly string[]): ReadonlyMap<string, string> =>
     }),
   );
 
-/** Options by which a kubelet has less room: when it starts, it ends the pods that do not fit any more. */
+/** Options that give a kubelet less room: when it starts, it ends the pods that no longer fit. */
 const limits = /^(pods-per-core|eviction-(hard|soft)|(kube|system)-reserved|reserved-(cpus|memory))$/;
 
 /** Kubernetes' default. */

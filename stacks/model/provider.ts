@@ -105,7 +105,7 @@ export const providerProbes: ProviderProbes = {
   virtualbox: probeVirtualBox,
 };
 
-/** The same without what earlier runs have found out. */
+/** The same, ignoring the results of earlier runs. */
 export const freshProbes: ProviderProbes = {
   ...providerProbes,
   libvirt: () => probeLibvirt(() => kvmProblem({ again: true })),
@@ -114,7 +114,7 @@ export const freshProbes: ProviderProbes = {
 async function probeLibvirt(askKvm: typeof kvmProblem): Promise<string | undefined> {
   if (!(await works("virsh", ["--version"]))) return "libvirt is not installed";
   const kvm = await askKvm();
-  // Vagrant takes a second to tell.
+  // Vagrant takes a second to answer.
   if (kvm !== undefined) return kvm;
   const { stdout = "" } = await execa("vagrant", ["plugin", "list"], { reject: false });
   return stdout.includes("vagrant-libvirt") ? undefined : "Vagrant's libvirt plugin is not installed";

@@ -24,7 +24,7 @@ export function isSchedule(text: string): boolean {
   );
   if (values.flat().includes(undefined)) return false;
   const [, , onDays = [], inMonths = []] = values.map((ranges) => ranges.flatMap((one) => one ?? []));
-  // A weekday makes up for the day.
+  // With a weekday, an impossible day of the month does not matter.
   return (
     parts.at(-1) !== "*" ||
     inMonths.some((month) => onDays.some((day) => day <= (longestMonths[month - 1] ?? 0)))
@@ -41,7 +41,7 @@ function range(text: string, least: number, greatest: number, names: readonly st
     return place >= 0 ? least + place : /^\d+$/.test(word) ? Number(word) : Number.NaN;
   };
   const from = all ? least : value(first);
-  // A step begins at a single value and goes on to the end.
+  // With a step, a single value begins a range up to the end.
   const to = last === undefined ? (all || step ? greatest : from) : value(last);
   if (!(least <= from && from <= to && to <= greatest)) return undefined;
   const by = Number(step ?? 1);

@@ -24,7 +24,7 @@ export const evictions = (
 
 /**
  * Ends a program before its first resource if it would evict pods and nobody was asked: `lab up` asks before it starts the
- * program, and plain Pulumi's own question shows a new taint or limit only as one of a node's flags. A preview says so and goes on.
+ * program, and plain Pulumi's own question shows a new taint or limit only as one of a node's flags. A preview warns and continues.
  * @param isAsked Default: whether `lab up` started this program.
  * @throws LabError (exit code 3) that says how to confirm.
  */

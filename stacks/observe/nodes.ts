@@ -21,7 +21,7 @@ export interface NodeObservation {
   readonly isDataLost?: boolean;
   /** Whether it is a server with etcd. */
   readonly hasEtcd: boolean;
-  /** A mount point of its /etc/fstab that K3s's data belong below, and that is not mounted. */
+  /** An unmounted mount point of its /etc/fstab that K3s's data would be under. */
   readonly unmounted?: string;
   /** The cluster's id: SHA-256 of its certificate authority. Undefined: none yet. */
   readonly cluster?: string | undefined;
@@ -200,7 +200,7 @@ export function rolloutGroups(
 }
 
 /**
- * Refuses to go on without the disk that K3s's data may be on: K3s would begin a new cluster beside them.
+ * Refuses to continue without the disk that may hold K3s's data: K3s would start a new cluster beside it.
  * @throws LabError (exit code 2).
  */
 export function refuseUnmounted(nodes: readonly ObservedNode[]): void {

@@ -6,7 +6,7 @@ import { kindOf, type ObjectPlace, objectsOf, pathOf } from "./ownership.ts";
 
 /**
  * What Pulumi's run does with a stack's objects: it applies them, which creates those that are missing, and deletes those that
- * leave. In a namespace that does not exist yet nothing is known: the permissions in it may come with it.
+ * leave. In a namespace that does not exist yet nothing is known: its permissions may be created with it.
  */
 async function actsIn(
   api: KubernetesApi,
@@ -43,7 +43,7 @@ async function actsIn(
 const inWords = ({ verb, group, resource, subresource, namespace }: Act): string =>
   `${verb} ${resource}${subresource ? `/${subresource}` : ""}${group && `.${group}`}${namespace === undefined ? "" : ` in ${namespace}`}`;
 
-/** What the API server says no to. Permissions may be limited to names. */
+/** What the API server denies. Permissions may be limited to names. */
 async function deniedOf(api: KubernetesApi, acts: readonly Act[]): Promise<string[]> {
   const kinds = Map.groupBy(acts, inWords);
   const isDenied = async (act: Act) => (await api.may(act)) === false;
@@ -55,7 +55,7 @@ async function deniedOf(api: KubernetesApi, acts: readonly Act[]): Promise<strin
 }
 
 /**
- * Nobody may give away what they lack themselves, unless they may `escalate` a role and `bind` it:
+ * Nobody may grant permissions that they lack, unless they may `escalate` a role and `bind` it:
  * https://kubernetes.io/docs/reference/access-authn-authz/rbac/#privilege-escalation-prevention-and-bootstrapping
  */
 async function withheldFromTraefik(api: KubernetesApi, acts: readonly Act[]): Promise<string[]> {

@@ -14,7 +14,7 @@ way_back() {
   echo "If more than half of the servers are lost for good, one that still has its data can continue alone, and the others join it: see docs/troubleshooting.md, 'A cluster that lost most of its servers'. A plain k3s server --cluster-reset is not enough."
 }
 
-# The scripts ask this machine and the lab's others only: neither by the machine's proxy nor with root's .curlrc.
+# The scripts query only this machine and the lab's others: without the machine's proxy and root's .curlrc.
 curl() { command curl --disable --noproxy '*' "$@"; }
 
 # pause SECONDS: sleeps without a process, because a poll must not take CPU time from what it waits for.

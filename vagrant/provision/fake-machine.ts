@@ -143,7 +143,7 @@ export async function provision(name: string, machine: Machine) {
     "bin/curl",
     [
       "#!/bin/sh",
-      // The machine's proxy, which leads out and not to the machine itself.
+      // The machine's proxy leads out of the network, not to the machine itself.
       `case "$https_proxy $*" in http*--noproxy*) ;; http*) exit 56 ;; esac`,
       ...(machine.etcdStatus
         ? [`case "$*" in */v3/maintenance/status) printf '%s' '${machine.etcdStatus}'; exit ;; esac`]

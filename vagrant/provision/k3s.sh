@@ -838,7 +838,7 @@ later_step() {
     place
     if [ "$there" != "$(placed)" ]; then echo changed >&3; fi
     ;;
-  # It keeps the lock, by which a later run ends it: it may still be downloading when the connection has broken.
+  # It keeps the lock, so that a later run can end it: it may still be downloading when the connection has broken.
   installer) run_k3s_installer </dev/null ;;
   # One that does not run has to be started, whatever its files are.
   files) if runs; then fingerprint >&3; fi ;;
