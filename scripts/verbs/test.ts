@@ -138,15 +138,16 @@ function printFaults(text: string): void {
 /** Whether a test file creates machines or clusters at the lab's addresses; others use fakes, or their own network. */
 const bringsLabUp = (file: string) => /^tests\/(apps|e2e|faults\/long|hosts|vm)\//.test(file);
 
+/** What mostly starts Vagrant and Pulumi, has no short deadlines, and leaves the host's network alone. */
+const startsPrograms =
+  /^tests\/(command-provider\/|vagrant\/|host\/virtualbox\.|faults\/(down|gate|together)\.)/;
+
 type Group = "end-to-end" | "background" | "database" | "crossing";
 
-/**
- * What a test file runs with. In the background, with the processor time that a lab leaves, runs what mostly starts Vagrant
- * and Pulumi, has no short deadlines, and leaves the host's network alone. The database's tests mostly wait.
- */
+/** What a test file runs with. Background is the processor time that a lab leaves; the database's tests mostly wait. */
 function groupOf(file: string): Group {
   if (bringsLabUp(file)) return "end-to-end";
-  if (/^tests\/(vagrant\/|faults\/(down|gate|together)\.)/.test(file)) return "background";
+  if (startsPrograms.test(file)) return "background";
   return file.startsWith("tests/my-app/") ? "database" : "crossing";
 }
 
