@@ -58,7 +58,7 @@ def run_leave(peer, machine, step)
 
   it = MACHINES.find { |one| one["name"] == machine.name.to_s }
   script = [scripts("common.sh", "leave.sh")].pack("m0")
-  command = "echo #{script} | base64 -d | NODE_NAME=#{machine.name} NODE_IP=#{it["ip"]} K3S_ARGS='#{k3s_args(it)}' timeout 600 bash -s #{step}"
+  command = "echo #{script} | base64 -d | BY_HAND=yes NODE_NAME=#{machine.name} NODE_IP=#{it["ip"]} K3S_ARGS='#{k3s_args(it)}' timeout 600 bash -s #{step}"
   run_on(peer, command, 630, error_check: false) { |_, text| machine.ui.detail(text.chomp) }
 rescue Vagrant::Errors::VagrantError
   4

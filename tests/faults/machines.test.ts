@@ -924,7 +924,7 @@ fault(
     const { stdout } = await execa("ruby", ["-e", stubs, join(root, "vagrant/cluster.rb")]);
     assert.match(
       stdout,
-      /^told: \| base64 -d \| NODE_NAME=s2 NODE_IP=10\.0\.0\.2 K3S_ARGS='--node-label=a=b' timeout 600 bash -s before$/m,
+      /^told: \| base64 -d \| BY_HAND=yes NODE_NAME=s2 NODE_IP=10\.0\.0\.2 K3S_ARGS='--node-label=a=b' timeout 600 bash -s before$/m,
     );
     return {
       happened: "told",

@@ -4,6 +4,7 @@
 #   NODE_NAME   the node that leaves or changes
 #   NODE_IP     its address
 #   K3S_ARGS    marks: its K3s flags
+#   BY_HAND     marks: not empty: no new taint is set that evicts pods, because only `lab up` asks
 #
 # before     moves its pods, and removes a server from etcd while it still runs, so that the others always have a majority
 # gone       the same for a lost machine, whose pods cannot move
@@ -176,7 +177,9 @@ set_marks() {
             sub(/=:/, ":", mark[j])
             wanted = wanted "," mark[j]
             kept[key_of(mark[j])] = 1
-            if (!(mark[j] in has)) plan(mark[j], mark[j])
+            if (mark[j] in has) continue
+            plan(mark[j], mark[j])
+            if (mark[j] ~ /:NoExecute$/ && index(was ",", "," mark[j] ",") == 0) evicting = evicting " " mark[j]
           }
         }
         for (i = 1; i <= owned; i++)
@@ -184,12 +187,17 @@ set_marks() {
             leaving = leaving "," own[i]
             plan(own[i], key_of(own[i]) "-")
           }
+        if (evicting != "") print "evict" evicting
         if (wanted leaving != was) note(wanted leaving)
         if (label != "") print "label" label
         if (taint != "") print "taint" taint
         if (leaving != "") note(wanted)
       }')
   while read -r verb rest; do
+    if [ "$verb" = evict ]; then
+      [ -z "${BY_HAND:-}" ] || die "a new taint would evict pods from $NODE_NAME: $rest. Its labels and taints stay as they are. If you mean it, run scripts/lab up, which asks first; if not, restore the stack file"
+      continue
+    fi
     read -ra given <<<"$rest"
     if [ -n "$verb" ]; then kubectl "$verb" --overwrite node "$NODE_NAME" "${given[@]}"; fi
   done <<<"$plan"

@@ -393,6 +393,19 @@ for (const [what, found, K3S_ARGS, expected] of marks)
     assert.deepEqual(log, expected);
   });
 
+test("labels and taints of a node: plain Vagrant, which cannot ask, evicts no pods by a new taint", async () => {
+  const K3S_ARGS = "--node-taint=a=b:NoExecute,c=d:NoSchedule";
+  const set = (found: readonly string[], more: Record<string, string>) =>
+    leave(`by hand ${found}`, "marks", { marks: found }, { K3S_ARGS, ...more });
+  const refused = await set(["has a=1:NoExecute"], { BY_HAND: "yes" });
+  assert.equal(refused.status, 1);
+  assert.match(refused.stderr, /would evict pods from three: a=b:NoExecute\. .*scripts\/lab up/);
+  assert.deepEqual(refused.log, [""]);
+  const taint = "kubectl taint --overwrite node three a=b:NoExecute c=d:NoSchedule";
+  assert.ok((await set([], {})).log.includes(taint));
+  assert.ok((await set(["own a=b:NoExecute"], { BY_HAND: "yes" })).log.includes(taint), "it was its own");
+});
+
 test("Traefik's load balancer settings are removed once no Traefik uses them", async () => {
   const uses = '["--entrypoints.web.http.middlewares=kube-system-k3s-lab-retry@kubernetescrd"]';
   const { status, log } = await leave("unbalanced", "unbalance", { pods: [uses, uses, '["--ping=true"]'] });
