@@ -13,6 +13,7 @@ import { clusterUid, healthyLab, serveApi } from "../../scripts/verify/fake-lab.
 import { readKubeconfig } from "./kube-access.ts";
 import { connect, isReady, type Pod, podState } from "./kubernetes.ts";
 import { serve } from "./test-server.ts";
+import { words } from "./words.ts";
 
 let directory = "";
 before(async () => {
@@ -24,15 +25,8 @@ after(() => rm(directory, { recursive: true }));
 async function certificate(name: string): Promise<{ cert: string; key: string }> {
   const [cert, key] = [join(directory, `${name}.crt`), join(directory, `${name}.key`)];
   const made = [
-    "-newkey",
-    "ec",
-    "-pkeyopt",
-    "ec_paramgen_curve:prime256v1",
-    "-nodes",
-    "-keyout",
-    key,
-    "-out",
-    cert,
+    ...words("-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"),
+    ...["-keyout", key, "-out", cert],
   ];
   const subject = ["-subj", `/CN=${name}`, "-addext", "subjectAltName=IP:127.0.0.1", "-days", "1"];
   await execa("openssl", ["req", "-x509", ...made, ...subject]);

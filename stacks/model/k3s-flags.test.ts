@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { words } from "../lib/words.ts";
 import { flagProblems, K3sFlags, k3sFlags, withoutSecrets } from "./k3s-flags.ts";
 
 const problem = (flag: string, version?: string) => flagProblems([flag], "server", version)[0]?.expected;
@@ -11,26 +12,12 @@ test("no flag is listed twice, and each belongs to server or agent", () => {
 });
 
 test("accepts K3s's flags", () => {
-  const flags = [
-    ...[
-      "--disable=traefik,servicelb",
-      "--disable=metrics-server",
-      "--tls-san=lab.example",
-      "--tls-san=10.0.0.9",
-    ],
-    ...["--flannel-backend=host-gw", "--debug", "--v=3", "--kubelet-arg=max-pods=50", "--secrets-encryption"],
-    ...[
-      "--node-label=disk=ssd",
-      "--node-label=node.kubernetes.io/size=big",
-      "--node-taint=a=b:NoExecute",
-      "--node-taint=a:NoSchedule",
-    ],
-    ...[
-      "--write-kubeconfig-mode=0600",
-      "--service-node-port-range=30000-31000",
-      "--etcd-snapshot-dir=/backup",
-    ],
-  ];
+  const flags = words(`
+    --disable=traefik,servicelb --disable=metrics-server --tls-san=lab.example --tls-san=10.0.0.9
+    --flannel-backend=host-gw --debug --v=3 --kubelet-arg=max-pods=50 --secrets-encryption
+    --node-label=disk=ssd --node-label=node.kubernetes.io/size=big --node-taint=a=b:NoExecute
+    --node-taint=a:NoSchedule --write-kubeconfig-mode=0600 --service-node-port-range=30000-31000
+    --etcd-snapshot-dir=/backup`);
   assert.deepEqual(flagProblems(flags, "server"), []);
 });
 
@@ -56,14 +43,9 @@ test("never shows a secret, in whatever form it was given", () => {
 });
 
 test("looks flags up by name", () => {
-  const flags = new K3sFlags([
-    "--disable=a,b",
-    "--disable=c",
-    "--debug",
-    "--selinux=false",
-    "--tls-san=x",
-    "--tls-san=y",
-  ]);
+  const flags = new K3sFlags(
+    words("--disable=a,b --disable=c --debug --selinux=false --tls-san=x --tls-san=y"),
+  );
   assert.deepEqual([...flags.disabled()], ["a", "b", "c"]);
   assert.deepEqual(
     [flags.isOn("--debug"), flags.isOn("--selinux"), flags.isOn("--rootless")],

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { execa } from "execa";
 import { root } from "../../stacks/lib/paths.ts";
+import { words } from "../../stacks/lib/words.ts";
 import { readStackFile } from "../../stacks/model/config.ts";
 import { readK3dFile } from "../../stacks/model/k3d-file.ts";
 import { type Checkout, copyCheckout } from "../e2e/checkout.ts";
@@ -204,15 +205,9 @@ const flags: readonly Bad[] = [
   ],
 ];
 
-const secretFlags = [
-  "--token",
-  "-t",
-  "--agent-token",
-  "--datastore-endpoint",
-  "--etcd-s3-secret-key",
-  "--etcd-s3-access-key",
-  "--vpn-auth",
-];
+const secretFlags = words(
+  "--token -t --agent-token --datastore-endpoint --etcd-s3-secret-key --etcd-s3-access-key --vpn-auth",
+);
 for (const flag of secretFlags)
   for (const [how, items] of [
     ["", [`${flag}=hunter2`]],

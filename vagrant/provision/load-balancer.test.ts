@@ -5,6 +5,7 @@ import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { after, test } from "node:test";
+import { words } from "../../stacks/lib/words.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "load-balancer-"));
 after(() => rm(folder, { recursive: true }));
@@ -57,23 +58,7 @@ esac
     .replaceAll(/(?<![\w$])\/(etc\/(?:k3s-lab|systemd)|proc|usr\/local\/bin)/g, `${root}/$1`)
     .replace("taken_within=20", "taken_within=1");
   // Without this computer's own haproxy and apt-get.
-  for (const tool of [
-    "bash",
-    "cat",
-    "cut",
-    "sha256sum",
-    "base64",
-    "mkdir",
-    "rm",
-    "mv",
-    "grep",
-    "basename",
-    "touch",
-    "cp",
-    "sleep",
-    "cmp",
-    "tr",
-  ])
+  for (const tool of words("bash cat cut sha256sum base64 mkdir rm mv grep basename touch cp sleep cmp tr"))
     await put(`bin/${tool}`, `#!/bin/sh\nPATH=/usr/local/bin:/usr/bin:/bin exec ${tool} "$@"\n`);
   const run = (mode: string, config = "", owner = "lab/cluster-ha") => {
     const CONFIG = Buffer.from(config).toString("base64");
