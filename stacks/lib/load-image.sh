@@ -26,9 +26,9 @@ exec 9>>"$K3S_LAB_ROOT/.lab/load.$name.${of%%:*}"
 flock -w 60 9 2>/dev/null || true
 
 ctr="ctr --address /run/k3s/containerd/containerd.sock --namespace k8s.io"
-held=$(node "$ctr images ls -q name==docker.io/$IMAGE && $ctr content ls -q" </dev/null) || exit 75
-# The tag identifies the content.
-case $held in docker.io/*) exit ;; esac
+held=$(node "$ctr content ls -q && { $ctr images check name==docker.io/$IMAGE || true; }" </dev/null) || exit 75
+# The tag identifies the content, but an import that fails can leave the name without all layers.
+case $held in *" complete ("*) exit ;; esac
 
 send() { "$K3S_LAB_ROOT/scripts/lab" image "$IMAGE" "$@" | node "$ctr images import -"; }
 # The node may have dropped a layer meanwhile.

@@ -27,7 +27,7 @@ async function fakeNode(t: TestContext, imports: string) {
     "bin/ctr",
     `shift 4
     case "$*" in
-      "images ls -q name==docker.io/k3s-lab/web:2") cat '${folder}/images' ;;
+      "images check name==docker.io/k3s-lab/web:2") cat '${folder}/images' ;;
       "content ls -q") echo sha256:a; echo sha256:b ;;
       "images import -") ${imports} ;;
       *) echo "unexpected: $*" >&2; exit 9 ;;
@@ -46,7 +46,10 @@ async function fakeNode(t: TestContext, imports: string) {
 }
 
 const here = '"$(dirname "$0")/..';
-const keep = `cat >>${here}/sent"; echo docker.io/k3s-lab/web:2 >${here}/images"`;
+const table = (status: string) => `REF TYPE DIGEST STATUS SIZE UNPACKED
+docker.io/k3s-lab/web:2 application/vnd.oci.image.manifest.v1+json sha256:b ${status} 5.0 MiB/5.0 MiB true
+`;
+const keep = `cat >>${here}/sent"; printf '%s' '${table("complete (3/3)")}' >${here}/images"`;
 const without = "image k3s-lab/web:2 --without sha256:a\nsha256:b\n";
 
 for (const address of ["docker://k3d-a", "ssh://server.cluster"])
@@ -64,6 +67,15 @@ test("a node that has dropped a layer meanwhile gets the whole image", async (t)
   const { stderr } = await load();
   assert.equal(await sent(), `${without}image k3s-lab/web:2\n`);
   assert.equal(stderr, "");
+});
+
+test("a node whose image lost a layer, or never got all of them, gets it again", async (t) => {
+  const { folder, load, sent } = await fakeNode(t, keep);
+  await writeFile(join(folder, "images"), table("incomplete (2/3)"));
+  await load();
+  assert.match(await sent(), /^image k3s-lab\/web:2 --without /);
+  await load();
+  assert.equal((await sent()).match(/^image/gm)?.length, 1);
 });
 
 test("a node that does not answer is told apart from an image that cannot be loaded", async (t) => {

@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
+import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import type { ClusterNode } from "../model/outputs.ts";
-import { observeImages, postgresImageRef } from "./images.ts";
+import { hasImage, observeImages, postgresImageRef } from "./images.ts";
 
 const node: ClusterNode = {
   name: "server",
@@ -36,3 +39,26 @@ test("the database's image is the one that was built here; without one the error
     /has not been built in this checkout yet.*`scripts\/lab up` builds it/,
   );
 });
+
+/** What `ctr images check` prints, its exit code, and whether the node has the image. */
+const row = (status: string) => `echo 'REF STATUS'; echo 'docker.io/web:1 ${status} true'`;
+const answers = [
+  ["all layers are there", row("complete (3/3)"), 0, true],
+  ["a layer is missing", row("incomplete (2/3)"), 0, false],
+  ["its manifest is missing", row("error"), 1, false],
+  ["no such name", ":", 0, false],
+  ["no answer", ":", 1, undefined],
+] as const;
+for (const [what, says, exitCode, has] of answers)
+  test(`whether a node has an image: ${what}`, async (t) => {
+    const folder = await mkdtemp(join(tmpdir(), "images-"));
+    const { PATH } = process.env;
+    t.after(async () => {
+      process.env.PATH = PATH;
+      await rm(folder, { recursive: true });
+    });
+    await writeFile(join(folder, "docker"), `#!/bin/sh\n${says}\nexit ${exitCode}\n`);
+    await chmod(join(folder, "docker"), 0o755);
+    process.env.PATH = `${folder}:${PATH}`;
+    assert.equal(await hasImage({ name: "a", address: "docker://a" }, "web:1"), has);
+  });

@@ -54,10 +54,10 @@ export async function postgresImageRef(settings?: HostSettings): Promise<string>
 /** Milliseconds that a node may take to list its images. */
 const within = 20_000;
 
-/** Whether a node's store holds an image. @returns undefined if the node does not answer. */
+/** Whether a node's store holds an image with all of its layers. @returns undefined if the node does not answer. */
 export async function hasImage({ address }: NodeAddress, image: string): Promise<boolean | undefined> {
   const { protocol, hostname } = new URL(address);
-  const list = ["--namespace", "k8s.io", "images", "ls", "-q", `name==docker.io/${image}`];
+  const list = ["--namespace", "k8s.io", "images", "check", `name==docker.io/${image}`];
   const [file, args] =
     protocol === "ssh:"
       ? ([
@@ -78,5 +78,6 @@ export async function hasImage({ address }: NodeAddress, image: string): Promise
     stdin: "ignore",
     env: { K3S_LAB_ROOT: root, LC_ALL: "C" },
   });
-  return failed ? undefined : stdout.trim() !== "";
+  // An import that fails can leave the name without all layers; nothing is listed if the name is unknown.
+  return failed && stdout.trim() === "" ? undefined : / complete \(/.test(stdout);
 }
