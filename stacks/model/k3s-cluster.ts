@@ -134,20 +134,24 @@ export function immutableFlagProblems(
 
 const taintsOf = (args: readonly string[]): string[] =>
   new K3sFlags(args).values("--node-taint").flatMap((taints) => taints.split(","));
-/** The kubelet's options in a node's flags. */
+/** What K3s and Kubernetes set without a flag. */
+const defaultLimits = [
+  ["eviction-hard", "imagefs.available<5%,nodefs.available<5%"],
+  ["max-pods", "110"],
+] as const;
+
+/** A kubelet's options by a node's flags, and its limits where no flag sets them. */
 const kubeletOptions = (args: readonly string[]): ReadonlyMap<string, string> =>
-  new Map(
-    new K3sFlags(args).values("--kubelet-arg").map((one) => {
+  new Map<string, string>([
+    ...defaultLimits,
+    ...new K3sFlags(args).values("--kubelet-arg").map((one) => {
       const [, name = "", value = ""] = /^([a-z-]+?)[-+]?=(.*)$/.exec(one) ?? [];
-      return [name, value];
+      return [name, value] as const;
     }),
-  );
+  ]);
 
 /** Options that give a kubelet less room: when it starts, it ends the pods that no longer fit. */
 const limits = /^(pods-per-core|eviction-(hard|soft)|(kube|system)-reserved|reserved-(cpus|memory))$/;
-
-/** Kubernetes' default. */
-const maxPods = 110;
 
 /** The pods on a node that its new flags may end, in words: by a taint, or by less room. Undefined if there are none. */
 export function evictedBy(
@@ -159,7 +163,7 @@ export function evictedBy(
   const taints = taintsOf(wanted).filter((one) => one.endsWith(":NoExecute") && !oldTaints.includes(one));
   const options = [...kubeletOptions(wanted)].filter(([name, value]) =>
     name === "max-pods"
-      ? Number(value) < Number(oldOptions.get(name) ?? maxPods)
+      ? Number(value) < Number(oldOptions.get(name))
       : limits.test(name) && oldOptions.get(name) !== value,
   );
   const reasons = [

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { parseConfig } from "../model/config.ts";
+import { evictedBy } from "../model/k3s-cluster.ts";
 import { evictions, refuseUnasked } from "./evictions.ts";
 
 const { machines, k3s } = parseConfig(
@@ -43,4 +44,21 @@ test("plain Pulumi evicts pods by a new taint only after `lab up` has asked; a p
   assert.deepEqual(warnings, []);
   refuseUnasked("cluster", evicted, { isPreview: true, warn }, false);
   assert.match(warnings.join(), /^This would evict .* Plain `pulumi up` refuses it\.$/);
+});
+
+test("a kubelet's lower limit may end pods, and so may the return to the default", () => {
+  const limit = (pods: number) => [`--kubelet-arg=max-pods=${pods}`];
+  const [none, few, many] = [[], limit(50), limit(250)];
+  for (const [had, wanted] of [
+    [few, none],
+    [none, many],
+    [few, many],
+    [many, many],
+    [none, limit(110)],
+  ] as const)
+    assert.equal(evictedBy("a", had, wanted), undefined, `${had} ${wanted}`);
+  assert.match(evictedBy("a", none, few) ?? "", /on a that do not fit with max-pods=50;/);
+  assert.match(evictedBy("a", many, none) ?? "", /on a that do not fit with max-pods=110;/);
+  const lax = ["--kubelet-arg=eviction-hard=nodefs.available<1%"];
+  assert.match(evictedBy("a", lax, none) ?? "", /eviction-hard=imagefs\.available<5%,nodefs\.available<5%;/);
 });
