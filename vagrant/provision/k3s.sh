@@ -144,12 +144,12 @@ fingerprint() {
   } 2>/dev/null | sha256sum | cut -c 1-32
 }
 
-# The mount points of /etc/fstab at or above K3s's data that are not mounted: a disk that failed at boot still has the data.
+# The mount points of /etc/fstab at, above or below K3s's data that are not mounted: a disk that failed at boot still has the data.
 unmounted() {
   local place point
   place=$(readlink --canonicalize-missing $data)/
   { awk '$1 !~ /^#/ && $4 !~ /noauto/ { print $2 }' /etc/fstab 2>/dev/null || true; } | while read -r point; do
-    case $place in "${point%/}"/*) mountpoint --quiet "$point" || echo "$point" ;; esac
+    if [[ $place = "${point%/}"/* || $point = "$place"* ]] && ! mountpoint --quiet "$point"; then echo "$point"; fi
   done
 }
 
@@ -915,8 +915,8 @@ begin)
   ;;
 *) later_step ;;
 esac
-point=$(unmounted | head -n 1)
-[ -z "$point" ] || die "$point, which /etc/fstab names, is not mounted, and K3s's data may be on it: nothing was touched. Mount it, or remove it from /etc/fstab" 2
+point=$(unmounted)
+[ -z "$point" ] || die "${point%%$'\n'*}, which /etc/fstab names, is not mounted, and K3s's data may be on it: nothing was touched. Mount it, or remove it from /etc/fstab" 2
 find_interface
 refuse_other_cluster
 refuse_load_balancer

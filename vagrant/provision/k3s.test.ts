@@ -636,6 +636,16 @@ test("an unmounted disk for K3s's data does not count as lost data: nothing is i
   assert.equal(failed.status, 2, failed.stderr);
   assert.match(failed.stderr, /rancher, which \S+fstab names, is not mounted, and K3s's data may be on it/);
   assert.deepEqual(failed.log, log);
+  // Of several, one is named.
+  const disks = ["var", "var/lib", "var/lib/rancher"].map((one) => `UUID=1 ${path(one)} ext4 defaults\n`);
+  const several = await provision("unmounted", { files: { "etc/fstab": disks.join("") } });
+  assert.equal(several.status, 2, several.stderr);
+  assert.match(several.stderr, /var, which \S+fstab names, is not mounted/);
+  // A server may have a disk for its database alone.
+  const database = path("var/lib/rancher/k3s/server/db");
+  const below = { "etc/fstab": `UUID=1 ${database} ext4 defaults 0 2\nUUID=2 ${point}-2 ext4\n` };
+  const { stdout } = await provision("unmounted", { mode: "observe", files: below });
+  assert.deepEqual(stdout.match(/^unmounted .*/gm), [`unmounted ${database}`]);
 });
 
 const marks = "disk=ssd,dedicated=database:NoSchedule,full:NoExecute";
