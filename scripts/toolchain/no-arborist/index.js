@@ -1,7 +1,9 @@
 // In place of npm's Arborist, which Pulumi's SDK loads at each start, with a hundred packages, and uses only to serialize
-// functions. The lab has none to serialize.
+// functions, as those of dynamic providers. The lab has none to serialize.
 exports.Arborist = class {
   constructor() {
-    throw new Error("Functions cannot be serialized here: see overrides in package.json");
+    throw new Error(
+      "This checkout leaves out the package that Pulumi needs to serialize functions (dynamic providers). Remove @npmcli/arborist from overrides in package.json and run `npm install`.",
+    );
   }
 };
