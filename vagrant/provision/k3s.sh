@@ -148,7 +148,7 @@ fingerprint() {
 unmounted() {
   local place point
   place=$(readlink --canonicalize-missing $data)/
-  { awk '$1 !~ /^#/ && $4 !~ /noauto/ { print $2 }' /etc/fstab 2>/dev/null || true; } | while read -r point; do
+  { awk '$1 !~ /^#/ && $2 ~ /^\// && $4 !~ /noauto/ { print $2 }' /etc/fstab 2>/dev/null || true; } | while read -r point; do
     if [[ $place = "${point%/}"/* || $point = "$place"* ]] && ! mountpoint --quiet "$point"; then echo "$point"; fi
   done
 }

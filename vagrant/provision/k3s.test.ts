@@ -638,9 +638,9 @@ test("an unmounted disk for K3s's data does not count as lost data: nothing is i
   assert.deepEqual(failed.log, log);
   // Of several, one is named.
   const disks = ["var", "var/lib", "var/lib/rancher"].map((one) => `UUID=1 ${path(one)} ext4 defaults\n`);
-  const several = await provision("unmounted", { files: { "etc/fstab": disks.join("") } });
+  const several = await provision("unmounted", { files: { "etc/fstab": `\n${disks.join("")}` } });
   assert.equal(several.status, 2, several.stderr);
-  assert.match(several.stderr, /var, which \S+fstab names, is not mounted/);
+  assert.match(several.stderr, /: \S+var, which \S+fstab names, is not mounted/);
   // A server may have a disk for its database alone.
   const database = path("var/lib/rancher/k3s/server/db");
   const below = { "etc/fstab": `UUID=1 ${database} ext4 defaults 0 2\nUUID=2 ${point}-2 ext4\n` };
