@@ -9,8 +9,12 @@ test("shows warnings of scripts and programs, and hides routine messages", () =>
     operation: "up" | "destroy" = "up",
   ) => warningIn({ diagnosticEvent: { severity, message, color: "never" } }, operation);
   // Pods that are still starting; and apps whose cluster is destroyed before them, as `lab down` does.
-  const starting = "[MinimumReplicasUnavailable] Deployment does not have minimum availability.";
-  assert.equal(said("warning", starting), undefined);
+  for (const starting of [
+    "[MinimumReplicasUnavailable] Deployment does not have minimum availability.",
+    "[Pod app1-59555b5d9b-pvd4w]: containers with unready status: [web]",
+    'No matching service found for ingress rule: "app1.com/" -> "app1"',
+  ])
+    assert.equal(said("warning", starting), undefined);
   const gone = "configured Kubernetes cluster is unreachable: unable to load schema information";
   assert.equal(said("warning", gone, "destroy"), undefined);
   assert.equal(said("warning", gone), `warning: ${gone}`);

@@ -224,7 +224,8 @@ function describeEvent({ resourcePreEvent }: EngineEvent): string | undefined {
 }
 
 /** Routine messages: where Pulumi found its plugins, and pods that are still starting. */
-const ordinary = /^using pulumi-\S+ from \$PATH|^\[MinimumReplicasUnavailable\]/;
+const ordinary =
+  /^using pulumi-\S+ from \$PATH|^\[MinimumReplicasUnavailable\]|^\[Pod \S+\]: containers with unready status|^No matching service found for ingress rule/;
 
 /** A warning of a script, or of the lab's own program, that did not stop it. */
 export function warningIn(

@@ -164,7 +164,6 @@ const nodesSchema = z.array(
     name: z.string(),
     role: z.enum(["server", "agent"]),
     address: z.string(),
-    installation: z.string(),
   }),
 );
 

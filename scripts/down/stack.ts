@@ -1,3 +1,4 @@
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
 import { LabError } from "../../stacks/lib/errors.ts";
@@ -6,6 +7,7 @@ import { root, stackDir, stateFile } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { hasResources } from "../../stacks/lib/state.ts";
 import type { Provider } from "../../stacks/model/provider.ts";
+import { earlyFolder } from "../../stacks/observe/early.ts";
 import { labVariables } from "../environment.ts";
 import { ownsInLibvirt, resumeLibvirt } from "../host/libvirt.ts";
 import { describeChanges, hasMachines } from "../lab.ts";
@@ -46,6 +48,7 @@ async function removeAllLeftovers(
   { stack, program, provider }: Target,
   progress: Progress,
 ): Promise<void> {
+  await rm(earlyFolder(stack), { recursive: true, force: true });
   if (program === "k3d") await removeLeftovers(stack, "stacks/k3d/k3d.sh", {}, machinesOf.docker);
   if (program !== "cluster") return;
   const found = new Set<Provider>(provider ? [provider] : usesDocker ? ["docker"] : []);

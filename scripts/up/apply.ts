@@ -1,7 +1,10 @@
+import { rm } from "node:fs/promises";
 import { LabError } from "../../stacks/lib/errors.ts";
+import { writeWhole } from "../../stacks/lib/files.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { hasResources, stateOf } from "../../stacks/lib/state.ts";
 import { isOnCluster, programOf } from "../../stacks/model/config.ts";
+import { earlyFolder, earlyImages, earlyVariable } from "../../stacks/observe/early.ts";
 import { preconditionsVariable } from "../../stacks/observe/preconditions.ts";
 import { recordedIn } from "../../stacks/observe/recorded.ts";
 import { confirmLosses } from "../confirm.ts";
@@ -13,7 +16,7 @@ import { type Changes, previewStack, pulumiStopsWithin, type RunOptions, runStac
 import { runSteps, type Step, unlessStopped } from "../report.ts";
 import { noteUpToDate, observeStack, sourcesOf } from "../up-to-date.ts";
 import { untilDone, wasCutOff } from "./cut-off.ts";
-import { startEarly } from "./early-cluster.ts";
+import { prepareEarly } from "./early.ts";
 import { answers, loadEarly } from "./early-images.ts";
 import type { UpRun } from "./run.ts";
 import { forceFields, upWithForcedFields } from "./set-back.ts";
@@ -71,45 +74,61 @@ async function firstOnNewClusters({ stacks, found }: UpRun): Promise<ReadonlyMap
   return together;
 }
 
-/** Resources that create a cluster's first servers: once these answer, the CPU is idle until the pod network is up. */
+/** Resources that create a cluster's first servers. */
 const servers = /:(K3sStart|K3dCluster)\$/;
 
 /**
- * Creates a cluster, and starts a stack's program once the first server answers: it waits for the outputs. If
- * that fails, the cluster is still completed: an app's failure never interrupts an installation.
+ * Creates a cluster, and starts a stack's program once the API server answers: until then the servers need the CPUs, and then
+ * they wait for seconds. If the stack fails before the cluster is up, it is tried again afterwards: an app's failure never
+ * interrupts an installation, and a cluster that is coming up may fail what it would not when it is up.
  */
 async function applyTogether(run: UpRun, cluster: string, apps: string): Promise<void> {
+  const begun = Promise.withResolvers<void>();
   const answering = Promise.withResolvers<void>();
   const ended = Promise.withResolvers<void>();
   const onMade = (types: string) => {
-    if (servers.test(types)) answering.resolve();
+    if (servers.test(types)) begun.resolve();
   };
+  let isUp = false;
   const makes = applied(run, cluster, `Stack ${cluster}`, { refresh: false, onMade });
   const isMade: Step = {
     ...makes,
     run: async (progress, signal) => {
       const result = await makes.run(progress, signal);
-      answering.resolve();
-      ended.resolve();
+      isUp = true;
+      for (const { resolve } of [begun, answering, ended]) resolve();
       return result;
     },
   };
-  const follows = applied(run, apps, `Stack ${apps}`, { refresh: false });
+  const folder = earlyFolder(cluster);
+  const removed = () => rm(folder, { recursive: true, force: true });
+  // An earlier run that was killed may have left what it knew of another cluster.
+  await removed();
+  const follows = applied(run, apps, `Stack ${apps}`, {
+    refresh: false,
+    early: folder,
+    cluster: ended.promise,
+  });
   const waits: Step = {
     ...follows,
     run: async (progress, signal) => {
-      await unlessStopped(answering.promise, signal);
+      await unlessStopped(begun.promise, signal);
       const done = new AbortController();
       const until = AbortSignal.any([signal, done.signal]);
-      const early = startEarly(run.found, cluster, until);
+      const early = prepareEarly(run.found, cluster, folder, until, answering.resolve);
       try {
+        await unlessStopped(answering.promise, signal);
         return await follows.run(progress, signal);
       } catch (error) {
+        if (isUp || signal.aborted) throw error;
         await unlessStopped(ended.promise, signal);
-        throw error;
+        if (error instanceof LabError && error.exitCode === 2) throw error;
+        progress("trying again, now that the cluster is up");
+        return await applied(run, apps, `Stack ${apps}`, { refresh: false }).run(progress, signal);
       } finally {
         done.abort();
         await early;
+        await removed();
       }
     },
   };
@@ -129,9 +148,14 @@ export const applyStack = (run: UpRun, stack: string, title: string, refresh: bo
   runSteps([[applied(run, stack, title, { refresh })]], run.stopping);
 
 /** What differs between runs of Pulumi. */
-type Apply = Required<Pick<RunOptions, "refresh">> & Pick<RunOptions, "onMade">;
+interface Apply extends Required<Pick<RunOptions, "refresh">>, Pick<RunOptions, "onMade"> {
+  /** Where the program of apps looks for how far their cluster is. Default: it is up. */
+  readonly early?: string;
+  /** Resolves when the cluster is up: before, nobody knows whether the apps are up to date. Default: it is up. */
+  readonly cluster?: Promise<void>;
+}
 
-function applied(run: UpRun, stack: string, title: string, { refresh, onMade }: Apply): Step {
+function applied(run: UpRun, stack: string, title: string, { refresh, onMade, early, cluster }: Apply): Step {
   const { previews, settings } = run;
   return {
     title,
@@ -141,14 +165,16 @@ function applied(run: UpRun, stack: string, title: string, { refresh, onMade }: 
       const sources = await sourcesOf(stack, settings.values);
       // On a new cluster, the apps in Pulumi's state no longer exist.
       const isGone = isOnNewCluster(run, stack) && (await hasResources(stack));
-      const options = { refresh: refresh || isGone, ...(onMade ? { onMade } : {}), signal };
-      const changes = await withImages(run, stack, signal, () => runUp(run, stack, progress, options));
+      const given = { ...(onMade ? { onMade } : {}), ...(early ? { early } : {}) };
+      const options = { refresh: refresh || isGone, ...given, signal };
+      const changes = await withImages(run, stack, options, () => runUp(run, stack, progress, options));
       if (!isApps(stack) && ("replace" in changes || (!("same" in changes) && "create" in changes)))
         run.newClusters.add(stack);
       if (hasChanged(changes)) {
         run.changed = true;
         previews.outdate();
       }
+      if (cluster) await unlessStopped(cluster, signal);
       await noteUpToDate(stack, settings.values, sources);
       return describeChanges(changes);
     },
@@ -159,17 +185,22 @@ function applied(run: UpRun, stack: string, title: string, { refresh, onMade }: 
 async function withImages<T>(
   { found }: UpRun,
   stack: string,
-  signal: AbortSignal,
+  { signal, early }: Pick<Apply, "early"> & { readonly signal: AbortSignal },
   work: () => Promise<T>,
 ): Promise<T> {
   const isNew = isApps(stack) && !(await hasResources(stack));
   const done = new AbortController();
-  const early = isNew ? loadEarly(found, stack, AbortSignal.any([signal, done.signal])) : undefined;
+  const load = async () => {
+    const isLoaded = await loadEarly(found, stack, AbortSignal.any([signal, done.signal]));
+    if (isLoaded && early) await writeWhole(earlyImages(early), "");
+  };
+  // Without the note, the program waits until the cluster is up.
+  const loading = isNew ? load().catch(() => {}) : undefined;
   try {
     return await work();
   } finally {
     done.abort();
-    await early;
+    await loading;
   }
 }
 
@@ -185,7 +216,8 @@ async function runUp(
   const config = [...run.found.apps, ...run.found.external].find((one) => one.stack === stack)?.config;
   const { end, ...stuck } = config ? stopWhereStuck(askCluster(stack, config)) : nothingStuck;
   try {
-    const own = programVariables(run, stack);
+    const { early } = options;
+    const own = { ...programVariables(run, stack), ...(early ? { [earlyVariable]: early } : {}) };
     const attempt = (environment: Record<string, string>, exclude: readonly string[] = []) =>
       untilDone(stack, () =>
         runStack("up", stack, { ...own, ...environment }, progress, { ...options, ...stuck, exclude }),

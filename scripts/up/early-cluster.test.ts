@@ -2,9 +2,10 @@ import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { json } from "node:stream/consumers";
 import { type TestContext, test } from "node:test";
-import { stringify } from "yaml";
+import { parse, stringify } from "yaml";
 import { serve } from "../../stacks/lib/test-server.ts";
 import { parseConfig } from "../../stacks/model/config.ts";
+import { rewriteKubeconfig } from "../../stacks/model/kubeconfig.ts";
 import type { Stacks } from "../lab.ts";
 import { startEarly } from "./early-cluster.ts";
 
@@ -62,6 +63,10 @@ const node = (
 const items = (...all: object[]) => ({ items: all });
 const end = "the run ends";
 
+const namespaces = ["kube-system", "default"].map((name) => `/api/v1/namespaces/${name}`);
+/** What every cluster answers. */
+const usual = { ...Object.fromEntries(namespaces.map((path) => [path, [{}]])), [nodes]: [items()] };
+
 interface Cluster {
   /** What a path answers, one after the other, and the last one always. */
   readonly answers: Readonly<Record<string, readonly unknown[]>>;
@@ -70,16 +75,22 @@ interface Cluster {
   readonly network?: string;
   /** Default: none. */
   readonly serverArgs?: readonly string[];
+  readonly tell?: (kubeconfig: string) => void;
 }
 
 /** Runs it against an API server on which a second passes between two looks at the nodes. @returns what was written. */
-async function start(t: TestContext, { answers, podStatus = [], network = "{}", serverArgs = [] }: Cluster) {
+async function start(
+  t: TestContext,
+  { answers, podStatus = [], network = "{}", serverArgs = [], tell = () => {} }: Cluster,
+) {
   t.mock.timers.reset();
   t.mock.timers.enable({ apis: ["Date"] });
   const run = new AbortController();
   const written: (readonly [string, unknown])[] = [];
   const statuses = [...podStatus];
-  const left = new Map(Object.entries(answers).map(([path, all]) => [path, [...all]]));
+  const left = new Map(
+    Object.entries({ ...usual, ...answers }).map(([path, all]): [string, unknown[]] => [path, [...all]]),
+  );
   const server = createServer(async (request, response) => {
     const { method, url = "", headers } = request;
     assert.equal(headers.authorization, "Bearer secret");
@@ -97,7 +108,7 @@ async function start(t: TestContext, { answers, podStatus = [], network = "{}", 
   });
   const apiServer = `http://${await serve(t, server)}`;
   const files = { kubeconfig, flannel: network };
-  await startEarly(none, "cluster", run.signal, {
+  await startEarly(none, "cluster", run.signal, tell, {
     read: async (what) => files[what],
     apiServer,
     nodes: ["Server", "agent"],
@@ -185,6 +196,19 @@ test("no pod is started for a Job that is about to be replaced", async (t) => {
   assert.deepEqual(await start(t, { answers }), { written: [], isCut: false });
 });
 
+test("the kubeconfig that the stack will export is given once the API server has its first namespaces", async (t) => {
+  const told: string[] = [];
+  for (const path of namespaces) {
+    const answers = { ...allow, [path]: [undefined, undefined, {}] };
+    const before = told.length;
+    await start(t, { answers, tell: (text) => told.push(text) });
+    assert.equal(told.length, before + 1);
+  }
+  const [cluster] = parse(told[0] ?? "").clusters;
+  assert.equal(cluster.name, "k3s-lab-cluster");
+  assert.equal(told[0], rewriteKubeconfig(kubeconfig, [cluster.cluster.server], "k3s-lab-cluster"));
+});
+
 test("no two nodes get one network, even if an earlier run numbered the nodes differently", async (t) => {
   const answers = {
     ...allow,
@@ -241,7 +265,7 @@ test("it ends with the run: without a kubeconfig, without Traefik, or where the 
     run.abort();
     return undefined;
   };
-  await startEarly(none, "cluster", run.signal, {
+  await startEarly(none, "cluster", run.signal, () => {}, {
     read,
     apiServer: "http://127.0.0.1:1",
     nodes: [],
@@ -262,6 +286,7 @@ test("it does nothing for a cluster of several servers, or behind a load balance
   ]) {
     const config = parseConfig("cluster", { machines: [server, ...others] }, "FILE");
     const found: Stacks = { ...none, machines: [["cluster", config]] };
-    for (const stack of ["cluster", "k3d"]) await startEarly(found, stack, new AbortController().signal);
+    for (const stack of ["cluster", "k3d"])
+      await startEarly(found, stack, new AbortController().signal, () => {});
   }
 });

@@ -42,7 +42,7 @@ const ref = async (name: string) => `k3s-lab/${name}:1`;
 
 test("each node gets the image once its containerd answers", async () => {
   const asked: string[] = [];
-  await loadEarly(stacks(), "apps", new AbortController().signal, {
+  const holdAll = await loadEarly(stacks(), "apps", new AbortController().signal, {
     load: async ({ address }, image) => {
       asked.push(`${address} ${image}`);
       return asked.length === 1 ? undefined : "done";
@@ -51,6 +51,7 @@ test("each node gets the image once its containerd answers", async () => {
   });
   const [server, agent] = ["server", "agent"].map((name) => `ssh://${name}.cluster k3s-lab/web:1`);
   assert.deepEqual(asked, [server, agent, server]);
+  assert.equal(holdAll, true);
 });
 
 test("a load that fails is left to the stack's own commands, and no node waits longer than the run", async () => {
@@ -63,7 +64,7 @@ test("a load that fails is left to the stack's own commands, and no node waits l
     },
     ...{ nodes, ref },
   });
-  await early;
+  assert.equal(await early, false);
   assert.ok(end.signal.aborted);
 });
 
@@ -77,13 +78,14 @@ test("an image that the cluster pulls is not loaded", async () => {
 });
 
 test("an image whose name is not known is left to the stack's own commands", async () => {
-  await loadEarly(stacks(), "apps", new AbortController().signal, {
+  const holdAll = await loadEarly(stacks(), "apps", new AbortController().signal, {
     load: none,
     nodes,
     ref: async () => {
       throw new Error("not made in this checkout yet");
     },
   });
+  assert.equal(holdAll, false);
 });
 
 test("a load that hangs keeps no run from its end", async () => {

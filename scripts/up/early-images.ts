@@ -6,8 +6,8 @@ import { labDir } from "../../stacks/lib/paths.ts";
 import { endGroup } from "../../stacks/lib/processes.ts";
 import { stateOf } from "../../stacks/lib/state.ts";
 import { imageLoader, loaderVariables, type NodeAddress } from "../../stacks/model/image-loader.ts";
-import { agentsOf, serversOf } from "../../stacks/model/k3d-file.ts";
-import { sshAlias } from "../../stacks/model/ssh-config.ts";
+import { agentsOf, containerAddress, serversOf } from "../../stacks/model/k3d-file.ts";
+import { machineAddress } from "../../stacks/model/ssh-config.ts";
 import { type OwnImage, ownImageRefs, ownImagesOf } from "../../stacks/observe/own-images.ts";
 import type { Stacks } from "../lab.ts";
 import { unlessStopped } from "../report.ts";
@@ -83,16 +83,16 @@ export async function untilKnown<T>(ask: () => Promise<T | undefined>, signal: A
 /**
  * Loads a stack's images into its cluster's nodes, each as soon as its containerd answers. It only saves time
  * (docs/decisions/048-early-apps.md): what fails here is done again, and reported, by the stack's own commands.
- * @param stack the stack that needs the images.
+ * @param stack the stack that needs the images. @returns whether every node holds them.
  */
 export async function loadEarly(
   found: Stacks,
   stack: string,
   signal: AbortSignal,
   { nodes, load, ref }: ImageStore = ofNodes,
-): Promise<void> {
+): Promise<boolean> {
   const own = found.apps.find((one) => one.stack === stack);
-  if (own === undefined) return;
+  if (own === undefined) return false;
   const loadInto = async (node: NodeAddress) => {
     for (const name of ownImagesOf(own.config)) {
       const image = await ref(name);
@@ -101,7 +101,8 @@ export async function loadEarly(
   };
   const all = nodes(found, own.cluster).then((each) => Promise.allSettled(each.map(loadInto)));
   // A hanging node must not delay the end of the run.
-  await unlessStopped(all, signal).catch(() => {});
+  const results = await unlessStopped(all, signal).catch(() => undefined);
+  return results?.every(({ status }) => status === "fulfilled") === true;
 }
 
 /** The nodes that a cluster of this run will have. */
@@ -110,8 +111,8 @@ export function nodesOf({ machines, k3d }: Stacks, cluster: string): readonly No
   const file = k3d.find(([stack]) => stack === cluster)?.[1];
   const containers = file ? [...serversOf(file), ...agentsOf(file).map(({ name }) => name)] : [];
   return [
-    ...ofMachines.map(({ name }) => ({ name, address: `ssh://${sshAlias(cluster, name)}` })),
-    ...containers.map((name) => ({ name, address: `docker://${name}` })),
+    ...ofMachines.map(({ name }) => ({ name, address: machineAddress(cluster, name) })),
+    ...containers.map((name) => ({ name, address: containerAddress(name) })),
   ];
 }
 

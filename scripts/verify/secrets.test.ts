@@ -94,7 +94,7 @@ test("without a datastore nothing is reported", async () => {
   assert.equal(await find(join(folder, "agent")), undefined);
 });
 
-const server: PlannedNode = { name: "server", role: "server", args: [] };
+const server: PlannedNode = { name: "server", role: "server", address: "ssh://server.cluster", args: [] };
 const look = async (isEncrypted: boolean, records: SecretRecords | null) => {
   const [check] = await runChecks("cluster", [checkSecrets([server], isEncrypted, async () => records)]);
   return [check?.ok, check?.actual];

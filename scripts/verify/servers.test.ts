@@ -89,7 +89,7 @@ test("servers found equal are not asked again while others are polled", async ()
     asked.push(name);
     return new Map(Object.entries(all));
   });
-  const servers = ["one", "two"].map((name) => ({ name, role: "server" as const, args: [] }));
+  const servers = ["one", "two"].map((name) => ({ name, role: "server" as const, address: "", args: [] }));
   assert.equal(await compare(servers), "the same data on all that answer");
   assert.equal(await compare(servers), "the same data on all that answer");
   assert.deepEqual(asked, ["one", "two", "one", "two"]);
@@ -103,7 +103,8 @@ test("a server in a container is asked there with its own kubectl", async (t) =>
   });
   const docker = (does: string) =>
     writeFile(join(directory, "docker"), `#!/bin/sh\n${does}\n`, { mode: 0o755 });
-  const ask = () => serverAsker("nowhere", 5000)({ name: "k3d-k3d-server-1", role: "server", args: [] });
+  const ask = () =>
+    serverAsker("nowhere", 5000)({ name: "k3d-k3d-server-1", role: "server", address: "", args: [] });
   // kubectl wants the line's end by its own escape, as text.
   await docker(
     String.raw`[ "$1 $2 $3" = "exec k3d-k3d-server-1 kubectl" ] && case "$*" in *'{"\n"}'*) printf 'n 7\nl 12345678901234567890\nend' ;; esac`,

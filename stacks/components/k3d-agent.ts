@@ -1,6 +1,6 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { AgentInput } from "../k3d/cluster.ts";
-import type { K3dAgentName, K3dFile } from "../model/k3d-file.ts";
+import { containerAddress, type K3dAgentName, type K3dFile } from "../model/k3d-file.ts";
 import { hostLines, nodeConfig } from "../model/k3d-nodes.ts";
 import type { ClusterNode } from "../model/outputs.ts";
 import type { NodeObservation } from "../observe/k3d-host.ts";
@@ -53,11 +53,10 @@ export class K3dAgent extends pulumi.ComponentResource {
       },
     );
     this.done = isDone(command);
-    this.details = pulumi.all([cluster.generation, command.id]).apply(([generation]) => ({
+    this.details = command.id.apply(() => ({
       name: node.name,
       role: "agent" as const,
-      address: `docker://${node.name}`,
-      installation: `${generation}/${observed.generation}`,
+      address: containerAddress(node.name),
     }));
     this.registerOutputs({ details: this.details });
   }

@@ -25,7 +25,7 @@ const clusterOf = (changed: Partial<K3dFile>, identity = "same", observed: NodeO
     file: { ...file, ...changed },
     images,
     identity,
-    observed: { owner, cluster: observed, servers: new Map() },
+    observed: { owner, cluster: observed },
   });
 
 const clusterCommand = async (...args: Parameters<typeof clusterOf>) => {

@@ -1,7 +1,7 @@
 import type { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import type { Cluster, ServersInput } from "../k3d/cluster.ts";
-import { type K3dFile, serversOf } from "../model/k3d-file.ts";
+import { containerAddress, type K3dFile, serversOf } from "../model/k3d-file.ts";
 import { clusterConfig, type K3dImages } from "../model/k3d-nodes.ts";
 import type { ClusterNode } from "../model/outputs.ts";
 import type { K3dObservation } from "../observe/k3d-host.ts";
@@ -12,7 +12,7 @@ export interface K3dClusterArgs {
   readonly images: K3dImages;
   /** Settings that replace the cluster when they change, see `clusterIdentity`. */
   readonly identity: string;
-  readonly observed: Pick<K3dObservation, "owner" | "cluster" | "servers">;
+  readonly observed: Pick<K3dObservation, "owner" | "cluster">;
 }
 
 /**
@@ -64,8 +64,7 @@ export class K3dCluster extends pulumi.ComponentResource {
       serversOf(file).map((server) => ({
         name: server,
         role: "server" as const,
-        address: `docker://${server}`,
-        installation: observed.servers.get(server) ?? generation,
+        address: containerAddress(server),
       })),
     );
     this.registerOutputs({ details: this.details });

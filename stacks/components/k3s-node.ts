@@ -2,7 +2,7 @@ import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import type { ClusterConfig, Machine } from "../model/config.ts";
 import type { ClusterNode } from "../model/outputs.ts";
-import { sshAlias } from "../model/ssh-config.ts";
+import { machineAddress, sshAlias } from "../model/ssh-config.ts";
 
 interface K3sArgs {
   readonly machine: Machine;
@@ -118,11 +118,10 @@ export class K3sNode extends pulumi.ComponentResource {
     );
     const { name: nodeName, role } = machine;
     const stack = pulumi.getStack();
-    this.details = this.installation.apply((id) => ({
+    this.details = node.id.apply(() => ({
       name: nodeName,
       role,
-      address: `ssh://${sshAlias(stack, nodeName)}`,
-      installation: id,
+      address: machineAddress(stack, nodeName),
     }));
     this.registerOutputs({ details: this.details });
   }

@@ -1,6 +1,6 @@
 import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
-import { rewriteKubeconfig } from "../model/kubeconfig.ts";
+import { contextName, rewriteKubeconfig } from "../model/kubeconfig.ts";
 import type { KubeconfigObservation } from "../observe/kubeconfig.ts";
 
 export interface KubeconfigArgs {
@@ -52,7 +52,7 @@ export class Kubeconfig extends pulumi.ComponentResource {
       },
     );
     this.value = pulumi.secret(
-      original.stdout.apply((text) => rewriteKubeconfig(text, args.servers, `k3s-lab-${stack}`)),
+      original.stdout.apply((text) => rewriteKubeconfig(text, args.servers, contextName(stack))),
     );
     new local.Command(
       `${name}-file`,

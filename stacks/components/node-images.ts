@@ -8,6 +8,8 @@ export interface NodeImagesArgs {
   readonly image: string;
   /** The nodes that must hold it. */
   readonly nodes: readonly ImageNode[];
+  /** Resolves when images can be loaded into them. */
+  readonly prepared: Promise<void>;
 }
 
 /**
@@ -18,7 +20,11 @@ export class NodeImages extends pulumi.ComponentResource {
   /** The image's name; resolves once every node holds it. */
   readonly image: pulumi.Output<string>;
 
-  constructor(name: string, { image, nodes }: NodeImagesArgs, opts?: pulumi.ComponentResourceOptions) {
+  constructor(
+    name: string,
+    { image, nodes, prepared }: NodeImagesArgs,
+    opts?: pulumi.ComponentResourceOptions,
+  ) {
     super("k3s-lab:apps:NodeImages", name, {}, opts);
     const loads = nodes.map(
       (node) =>
@@ -27,10 +33,10 @@ export class NodeImages extends pulumi.ComponentResource {
           {
             create: imageLoader(node),
             addPreviousOutputInEnv: false,
-            environment: { ...loaderVariables(node, image), LOADED: node.loaded },
-            triggers: [node.installation],
+            environment: { ...loaderVariables(node, image), LOADED: prepared.then(() => node.loaded) },
           },
-          { parent: this },
+          // What earlier versions of the lab recorded here would replace the command.
+          { parent: this, ignoreChanges: ["triggers"] },
         ),
     );
     this.image = pulumi.all(loads.map(({ id }) => id)).apply(() => image);

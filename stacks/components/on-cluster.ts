@@ -25,6 +25,8 @@ export interface ClusterInUse {
   readonly child: pulumi.ComponentResourceOptions & { readonly provider: k8s.Provider };
   /** The nodes to load images into; empty for a cluster that no stack created. */
   readonly nodes: readonly ClusterNode[];
+  /** Resolves when images can be loaded into all of them. */
+  readonly prepared: Promise<void>;
   /** The state that Pulumi recorded for this stack. */
   readonly state: OwnState;
   /** Whether an Ingress gets an address. */
@@ -44,9 +46,9 @@ export async function useCluster(config: OnCluster): Promise<ClusterInUse> {
   const owner = { lab: await labId(), stack: pulumi.getStack() };
   const own = "stack" in cluster;
   await refuseCertificates(owner.stack, config);
-  const { kubeconfig, identity, nodes, httpsPort } = own
+  const { kubeconfig, identity, nodes, prepared, httpsPort } = own
     ? await labCluster(cluster.stack, config, owner)
-    : { ...(await externalCluster(cluster, config, owner)), nodes: [], httpsPort: undefined };
+    : { ...(await externalCluster(cluster, config, owner)), ...foreign };
   refuseUnlessMet(appsPreconditions(config, own ? undefined : identity));
   const state = await readOwnState(owner.stack);
   const resources = await resourcesOn(identity, owner.stack);
@@ -66,6 +68,7 @@ export async function useCluster(config: OnCluster): Promise<ClusterInUse> {
   return {
     child: { provider, transformations: [labelling(owner, state)] },
     nodes,
+    prepared,
     httpsPort,
     slowness: "stack" in cluster ? await slowest([stackDir(cluster.stack)]) : 1,
     state,
@@ -73,6 +76,9 @@ export async function useCluster(config: OnCluster): Promise<ClusterInUse> {
     awaitAddress: own && ingress === "traefik",
   };
 }
+
+/** What the lab does not know of a cluster that no stack created. */
+const foreign = { nodes: [], prepared: Promise.resolve(), httpsPort: undefined };
 
 /** The recorded state, if the stack is on this cluster; objects on another cluster do not count. */
 async function resourcesOn(identity: string, stack: string): Promise<readonly StateResource[]> {
@@ -85,11 +91,11 @@ async function resourcesOn(identity: string, stack: string): Promise<readonly St
 export async function podImage(
   name: OwnImage,
   pulled: string | undefined,
-  { nodes, state }: Pick<ClusterInUse, "nodes" | "state">,
+  { nodes, state, prepared }: Pick<ClusterInUse, "nodes" | "state" | "prepared">,
 ): Promise<pulumi.Output<string>> {
   const image = pulled ?? (await ownImageRefs[name]());
   const holders = pulled === undefined ? await observeImages(name, image, nodes, state) : [];
-  return new NodeImages(name, { image, nodes: holders }).image;
+  return new NodeImages(name, { image, nodes: holders, prepared }).image;
 }
 
 /** Seconds within which a pod becomes ready once its image is present. */

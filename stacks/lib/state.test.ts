@@ -6,28 +6,25 @@ import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { setImmediate } from "node:timers/promises";
-import { untilOutput } from "./state.ts";
+import { exists } from "./files.ts";
+import { whileHeld } from "./state.ts";
 
 let folder: string;
-let options: { readonly file: string; readonly locks: string };
+let locks: string;
+let thing: string;
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), "lab-state-"));
-  options = { file: join(folder, "cluster.json"), locks: join(folder, "locks") };
-  await mkdir(options.locks);
+  locks = join(folder, "locks");
+  thing = join(folder, "thing");
+  await mkdir(locks);
 });
 afterEach(() => rm(folder, { recursive: true, force: true }));
+const isThere = () => exists(thing);
 
 const holds = (pid: number | undefined, host = hostname()) =>
   writeFile(
-    join(options.locks, "1.json"),
+    join(locks, "1.json"),
     JSON.stringify({ pid, hostname: host, timestamp: new Date().toISOString() }),
-  );
-const state = (outputs: object) =>
-  writeFile(
-    options.file,
-    JSON.stringify({
-      checkpoint: { latest: { resources: [{ urn: "urn", type: "pulumi:pulumi:Stack", outputs }] } },
-    }),
   );
 
 /** Whether it still waits after it has looked many times. */
@@ -40,11 +37,10 @@ async function waits(wait: Promise<void>): Promise<boolean> {
   return !ended;
 }
 
-test("does not wait for a stack that no run holds", () => untilOutput("cluster", "kubeconfig", options));
+test("does not wait for a stack that no run holds", () => whileHeld("cluster", isThere, { locks }));
 
-test("waits for an output while a run holds the stack, and says once whose run it is", async () => {
+test("waits for a thing while a run holds the stack, and says once whose run it is", async () => {
   await holds(process.pid);
-  await state({ nodes: [] });
   const told: number[] = [];
   let wait = Promise.resolve();
   await new Promise<void>((resolve) => {
@@ -52,17 +48,17 @@ test("waits for an output while a run holds the stack, and says once whose run i
       told.push(pid);
       resolve();
     };
-    wait = untilOutput("cluster", "kubeconfig", { ...options, tell });
+    wait = whileHeld("cluster", isThere, { locks, tell });
   });
   assert.ok(await waits(wait));
-  await state({ kubeconfig: "secret" });
+  await writeFile(thing, "");
   await wait;
   assert.deepEqual(told, [process.pid]);
 });
 
 test("does not wait for a run of another machine", { timeout: 60_000 }, async () => {
   await holds(1, "elsewhere");
-  await untilOutput("cluster", "kubeconfig", options);
+  await whileHeld("cluster", isThere, { locks });
 });
 
 test("the wait ends with the run, however it ends", async () => {
@@ -70,7 +66,7 @@ test("the wait ends with the run, however it ends", async () => {
   const ended = once(run, "exit");
   await once(run, "spawn");
   await holds(run.pid);
-  const wait = untilOutput("cluster", "kubeconfig", options);
+  const wait = whileHeld("cluster", isThere, { locks });
   assert.ok(await waits(wait));
   run.kill("SIGKILL");
   await ended;

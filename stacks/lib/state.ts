@@ -79,26 +79,18 @@ const stateSchema = z.object({
 });
 
 /**
- * Waits for an output of a stack as long as a run on this computer holds that stack: whether a run on another computer is
- * still alive is unknown.
- * @param options.tell is told once what it waits for. @param options.file the state, and `locks` the folder of the locks.
- * Default: those of this checkout.
- * @throws as `stateOf`.
+ * Waits for something as long as a run on this computer holds a stack: whether a run on another computer is still alive is
+ * unknown.
+ * @param options.tell is told once whose run it waits for. @param options.locks the folder of the stack's locks. Default:
+ * the one of this checkout.
  */
-export async function untilOutput(
+export async function whileHeld(
   stack: string,
-  name: string,
-  {
-    file,
-    locks,
-    tell,
-  }: { readonly file?: string; readonly locks?: string; readonly tell?: (pid: number) => void } = {},
+  isThere: () => Promise<boolean>,
+  { locks, tell }: { readonly locks?: string; readonly tell?: (pid: number) => void } = {},
 ): Promise<void> {
   const holder = async () =>
     (await locksOf(stack, locks)).find(({ alive, host }) => alive && host === undefined);
-  const isThere = async () => {
-    return outputsOf(await stateOf(stack, file))?.[name] !== undefined;
-  };
   let isTold = false;
   for (let held = await holder(); held && !(await isThere()); held = await holder()) {
     if (!isTold) tell?.(held.pid);

@@ -13,6 +13,7 @@ import {
 } from "./config.ts";
 import {
   agentsOf,
+  containerAddress,
   type K3dFile,
   k3sVersionOf,
   publishedPort,
@@ -22,11 +23,10 @@ import {
 } from "./k3d-file.ts";
 import { nodeConfig } from "./k3d-nodes.ts";
 import { type Backends, backendsOf, ingressMachines } from "./load-balancer.ts";
+import type { ClusterNode } from "./outputs.ts";
+import { machineAddress } from "./ssh-config.ts";
 
-export interface PlannedNode {
-  /** Its name in Kubernetes. */
-  readonly name: string;
-  readonly role: Machine["role"];
+export interface PlannedNode extends ClusterNode {
   /** The machine that it runs on; absent for a k3d container. */
   readonly machine?: Machine;
   /** K3s's flags from the file. */
@@ -36,7 +36,8 @@ export interface PlannedNode {
 /** A k3d node; its labels are K3s flags too. */
 function containerNode(file: K3dFile, name: string, role: PlannedNode["role"], index: number): PlannedNode {
   const { args, nodeLabels } = nodeConfig(file, { role, index });
-  return { name, role, args: [...args, ...nodeLabels.map((label) => `--node-label=${label}`)] };
+  const address = containerAddress(name);
+  return { name, role, address, args: [...args, ...nodeLabels.map((label) => `--node-label=${label}`)] };
 }
 
 /** The address by which this computer reaches a machine's services. */
@@ -101,6 +102,7 @@ export async function readClusterPlan(stack: string, directory: string): Promise
       loadBalancer: loadBalancer && { machine: loadBalancer, backends: backendsOf(config) },
       nodes: machines.map((machine) => ({
         ...{ name: machine.name, role: machine.role, machine },
+        address: machineAddress(stack, machine.name),
         args: k3sArgsOf(k3s, machine),
       })),
       version: k3sVersion(config, (await recordedOf(stack, directory)).k3sVersion),

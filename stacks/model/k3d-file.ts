@@ -249,6 +249,9 @@ export const serversOf = ({ metadata: { name }, servers }: K3dFile): string[] =>
 export const agentsOf = ({ metadata: { name }, agents }: K3dFile): K3dAgentName[] =>
   Array.from({ length: agents }, (_, index) => ({ name: `k3d-${name}-agent-${index}-0`, index }));
 
+/** A container's address as a node of a cluster. */
+export const containerAddress = (container: string): string => `docker://${container}`;
+
 /** The port of this computer that forwards to a TCP port of the nodes; undefined if none does. */
 export const publishedPort = ({ ports }: K3dFile, inside: number): number | undefined =>
   ports.map((one) => parsePort(one.port)).find((one) => one.inside === inside && one.protocol === "tcp")

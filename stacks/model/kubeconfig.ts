@@ -37,6 +37,9 @@ export function rewriteKubeconfig(
   });
 }
 
+/** The name of a lab cluster's context, and of its user. */
+export const contextName = (stack: string): string => `k3s-lab-${stack}`;
+
 /**
  * The kubeconfig file that a stack file names.
  * @param directory base of a relative path. Default: the checkout.

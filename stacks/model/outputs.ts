@@ -9,8 +9,6 @@ export interface ClusterNode {
    * container.
    */
   readonly address: string;
-  /** Changes when the node was recreated: images loaded into the old one are gone. */
-  readonly installation: string;
 }
 
 interface IngressAddress {

@@ -8,6 +8,9 @@ import { type Provider, providers } from "./provider.ts";
  */
 export const sshAlias = (stack: string, machine: string): string => `${machine}.${stack}`;
 
+/** A machine's address as a node of a cluster. */
+export const machineAddress = (stack: string, machine: string): string => `ssh://${sshAlias(stack, machine)}`;
+
 /** `ssh` arguments for a machine; `K3S_LAB_ROOT` must be set, as in the environment of `lab env`. */
 export const sshTo = (root: string, alias: string): readonly string[] => [
   "-F",

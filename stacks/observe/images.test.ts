@@ -10,7 +10,6 @@ const node: ClusterNode = {
   name: "server",
   role: "server",
   address: "ssh://server.cluster",
-  installation: "1",
 };
 
 /** What is noted of the image's loading, and what the node says. */

@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import * as pulumi from "@pulumi/pulumi";
@@ -6,6 +8,7 @@ import { stringify } from "yaml";
 import { clusterUid, healthyLab, serveApi } from "../../scripts/verify/fake-lab.ts";
 import { LabError } from "../lib/errors.ts";
 import { parseConfig } from "../model/config.ts";
+import { earlyKubeconfig } from "./early.ts";
 
 const lab = healthyLab();
 const api = await serveApi(lab);
@@ -15,7 +18,7 @@ const kubeconfig = stringify({
   users: [{ name: "lab", user: { token: "secret" } }],
   contexts: [{ name: "lab", context: { cluster: "lab", user: "lab" } }],
 });
-const node = { name: "server", role: "server", address: "ssh://server.cluster", installation: "1" };
+const node = { name: "server", role: "server", address: "ssh://server.cluster" };
 const outputs: Record<string, object> = {
   "organization/k3s-lab/cluster": { kubeconfig, nodes: [node] },
   "organization/k3s-lab/k3d": {},
@@ -46,21 +49,50 @@ const notUp = (stack: string) => (error: unknown) => {
 };
 
 test("a stack that is up provides its cluster, with the kubeconfig as a secret", async () => {
-  const cluster = await labCluster("cluster", config, owner, import.meta.filename);
+  const cluster = await labCluster("cluster", config, owner, { state: import.meta.filename });
   assert.deepEqual([cluster.nodes, cluster.identity], [[node], clusterUid]);
   assert.equal(await pulumi.isSecret(cluster.kubeconfig), true);
 });
 
+test("a cluster that `lab up` creates is used as soon as it answers; what its stack exports comes first", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "lab-cluster-"));
+  const state = join(folder, "cluster.json");
+  const exporting = (outputs: object) => {
+    const resources = [{ urn: "urn", type: "pulumi:pulumi:Stack", outputs }];
+    return writeFile(state, JSON.stringify({ checkpoint: { latest: { resources } } }));
+  };
+  const use = () => labCluster("cluster", config, owner, { state, early: folder });
+  await exporting({});
+  await writeFile(earlyKubeconfig(folder), kubeconfig);
+  const early = await use();
+  assert.deepEqual(
+    early.nodes.map(({ name, role, address }) => ({ name, role, address })),
+    [node, { name: "agent", role: "agent", address: "ssh://agent.cluster" }],
+  );
+  assert.equal(early.identity, clusterUid);
+  await exporting({ kubeconfig: "secret" });
+  const { nodes, kubeconfig: exported } = await use();
+  assert.deepEqual(nodes, [node]);
+  const contents = [early.kubeconfig, exported].map(
+    (one) => new Promise((resolve) => pulumi.unsecret(one).apply(resolve)),
+  );
+  assert.equal(...((await Promise.all(contents)) as [string, string]));
+  await rm(folder, { recursive: true });
+});
+
 test("a stack that was taken down is refused", () =>
-  assert.rejects(labCluster("k3d", config, owner, import.meta.filename), notUp("k3d")));
+  assert.rejects(labCluster("k3d", config, owner, { state: import.meta.filename }), notUp("k3d")));
 
 test("a stack that never existed is refused before Pulumi is asked for it", () =>
-  assert.rejects(labCluster("k3d", config, owner, join(import.meta.dirname, "none.json")), notUp("k3d")));
+  assert.rejects(
+    labCluster("k3d", config, owner, { state: join(import.meta.dirname, "none.json") }),
+    notUp("k3d"),
+  ));
 
 test("another owner's objects on the cluster are refused; a cluster that does not answer is an error, not another cluster", async () => {
   const app = "/apis/apps/v1/namespaces/default/deployments/app1";
   lab.api[app] = { metadata: { name: "app1", uid: "1" } };
-  const look = () => labCluster("cluster", config, owner, import.meta.filename);
+  const look = () => labCluster("cluster", config, owner, { state: import.meta.filename });
   await assert.rejects(look, (error: LabError) => {
     assert.match(error.message, /^The cluster of the stack "cluster" already has Deployment default\/app1,/);
     return error.exitCode === 2;

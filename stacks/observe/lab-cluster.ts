@@ -3,15 +3,16 @@ import { join } from "node:path";
 import type * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
 import { LabError, refusal } from "../lib/errors.ts";
-import { ifThere } from "../lib/files.ts";
+import { exists, ifThere } from "../lib/files.ts";
 import { reachAny } from "../lib/kubernetes.ts";
 import { labDir, root, stateFile } from "../lib/paths.ts";
-import { untilOutput } from "../lib/state.ts";
+import { outputsOf, stateOf, whileHeld } from "../lib/state.ts";
 import { type ClusterPlan, readClusterPlan } from "../model/cluster-plan.ts";
 import { type App, managedIngress, type OnCluster } from "../model/config.ts";
 import { K3sFlags } from "../model/k3s-flags.ts";
 import { chooseContext, kubeconfigOf } from "../model/kubeconfig.ts";
 import type { ClusterNode } from "../model/outputs.ts";
+import { earlyImages, earlyKubeconfig, earlyVariable } from "./early.ts";
 import { readOwnState } from "./own-state.ts";
 import { inspectCluster, type Owner } from "./ownership.ts";
 
@@ -22,6 +23,8 @@ export interface LabCluster {
   /** The cluster's identity for Pulumi. */
   readonly identity: string;
   readonly nodes: readonly ClusterNode[];
+  /** Resolves when images can be loaded into all nodes: of a cluster that is coming up, some may not exist yet. */
+  readonly prepared: Promise<void>;
   /** The https port as this computer reaches it; undefined if there is none. */
   readonly httpsPort: number | undefined;
 }
@@ -108,8 +111,10 @@ export function refuseTls(
 }
 
 /**
- * The cluster of another stack, from its exports; it must answer and hold no conflicting objects of others.
- * @param state the file of that stack's state. Default: the lab's.
+ * The cluster of another stack, from its exports; it must answer and hold no conflicting objects of others. While `lab up`
+ * creates it, its first server suffices.
+ * @param options.state the file of that stack's state. Default: the lab's. @param options.early where `lab up` notes how far
+ * it is. Default: what it says itself.
  * @throws LabError (exit code 2) when that stack is not up, its cluster cannot route requests this way, or has something in
  * the way; exit code 1 when it does not answer.
  */
@@ -117,46 +122,57 @@ export async function labCluster(
   stack: string,
   config: OnCluster,
   owner: Owner,
-  state: string = stateFile(stack),
+  {
+    state = stateFile(stack),
+    early = process.env[earlyVariable],
+  }: { readonly state?: string; readonly early?: string | undefined } = {},
 ): Promise<LabCluster> {
   const plan = await readClusterPlan(stack, root);
   refuseIngressOf(stack, config.ingress, plan);
   refuseWithout(stack, config, plan);
   refuseTls(stack, config, plan);
-  const refuse = (cause?: unknown): never => {
-    throw refusal(
-      `The stack "${stack}" is not up, so its cluster is unknown. Run \`scripts/lab up ${stack}\` first.`,
-      cause,
-    );
-  };
   // `lab up` imports this file too, and does not need Pulumi's SDK, which takes 0.2 s to load.
   const pulumi = await import("@pulumi/pulumi");
+  const isUp = async () => outputsOf(await stateOf(stack, state))?.kubeconfig !== undefined;
+  const answers = async () => early !== undefined && (await exists(earlyKubeconfig(early)));
   // The program may have started while the cluster comes up.
-  await untilOutput(stack, "kubeconfig", {
-    file: state,
+  await whileHeld(stack, async () => (await answers()) || (await isUp()), {
     tell: (pid) =>
       void pulumi.log.info(
         `The stack "${stack}" is in use by process ${pid}, and its cluster is not known yet: waiting for it.`,
       ),
   });
+  const refuse = (): never => {
+    throw refusal(
+      `The stack "${stack}" is not up, so its cluster is unknown. Run \`scripts/lab up ${stack}\` first.`,
+    );
+  };
   // A reference to a missing stack ends the program with a message that names no next step.
   if ((await ifThere(stat(state))) === undefined) refuse();
   const reference = new pulumi.StackReference("cluster", {
     name: `organization/${pulumi.getProject()}/${stack}`,
   });
+  const { content, nodes, prepared } =
+    early !== undefined && (await answers()) && !(await isUp())
+      ? {
+          content: await readFile(earlyKubeconfig(early), "utf8"),
+          nodes: plan.nodes,
+          prepared: whileHeld(stack, () => exists(earlyImages(early))),
+        }
+      : ((await exportsOf(reference)) ?? refuse());
+  const { context, identity } = await inspectThroughAnyServer(stack, content, config, owner);
+  return { kubeconfig: pulumi.secret(context), identity, nodes, prepared, httpsPort: plan.httpsPort };
+}
+
+/** What a stack exports; undefined if it is not up. */
+async function exportsOf(reference: pulumi.StackReference) {
   const [kubeconfig, nodes] = await Promise.all([
     reference.getOutputDetails("kubeconfig"),
     reference.getOutputDetails("nodes"),
   ]);
   const content = z.string().safeParse(kubeconfig.secretValue ?? kubeconfig.value).data;
-  if (content === undefined || nodes.value === undefined) return refuse();
-  const { context, identity } = await inspectThroughAnyServer(stack, content, config, owner);
-  return {
-    kubeconfig: pulumi.secret(context),
-    identity,
-    nodes: nodes.value as readonly ClusterNode[],
-    httpsPort: plan.httpsPort,
-  };
+  if (content === undefined || nodes.value === undefined) return undefined;
+  return { content, nodes: nodes.value as readonly ClusterNode[], prepared: Promise.resolve() };
 }
 
 /** With several servers, the kubeconfig for the first one that answers. */

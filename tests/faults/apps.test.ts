@@ -326,7 +326,6 @@ fault("H6: the app's image was removed from a node", async () => {
     name: "server",
     role: "server",
     address: "ssh://server.cluster",
-    installation: "1",
   } as const;
   const environments = new Map([["web-server", { IMAGE: "web:1", LOADED: "then" }]]);
   const look = (has: boolean | undefined) =>

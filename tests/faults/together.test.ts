@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmod, cp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { chmod, cp, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, beforeEach } from "node:test";
 import { setTimeout } from "node:timers/promises";
@@ -26,15 +26,22 @@ export default async () => {
   return { kubeconfig: node.stdout, nodes: node.stdout.apply(() => []) };
 };
 `,
+  // It makes something at once, and waits for its cluster.
   apps: `import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { local } from "@pulumi/command";
 import { LabError } from "./lib/errors.ts";
 import { root } from "./lib/paths.ts";
-import { untilOutput } from "./lib/state.ts";
+import { outputsOf, stateOf, whileHeld } from "./lib/state.ts";
+import { earlyVariable } from "./observe/early.ts";
 export default async () => {
-  writeFileSync(join(root, "apps-began"), "");
+  const early = process.env[earlyVariable];
+  writeFileSync(join(root, "apps-began"), String(early !== undefined && existsSync(join(early, "kubeconfig"))));
   if (existsSync(join(root, "apps-fail"))) throw new LabError("the apps' own fault");
-  await untilOutput("cluster", "kubeconfig");
+  new local.Command("made", { create: "echo made >>\\"$K3S_LAB_ROOT/made\\"", addPreviousOutputInEnv: false });
+  const isUp = async () => outputsOf(await stateOf("cluster"))?.kubeconfig !== undefined;
+  if (existsSync(join(root, "apps-need-all")) && !(await isUp())) throw new LabError("the server is another one");
+  await whileHeld("cluster", isUp);
   writeFileSync(join(root, "apps-ended"), "");
   return {};
 };
@@ -79,6 +86,8 @@ suite("a new cluster and its first apps, with the real Pulumi", withPulumi, () =
       `#!/bin/sh\necho "$*" >>"${place("pulumi-log")}"\nexec "$0-real" "$@"\n`,
       { mode: 0o755 },
     );
+    // Beside several servers, the apps' program starts before their API answers.
+    await cp(place("Pulumi.cluster-ha.yaml"), place("Pulumi.cluster.yaml"));
     // Docker has nothing of this lab.
     await writeFile(place("docker"), "#!/bin/sh\n", { mode: 0o755 });
   });
@@ -90,6 +99,8 @@ suite("a new cluster and its first apps, with the real Pulumi", withPulumi, () =
       "installed",
       "apps-began",
       "apps-fail",
+      "apps-need-all",
+      "made",
       "apps-ended",
       "pulumi-log",
     ])
@@ -146,9 +157,34 @@ suite("a new cluster and its first apps, with the real Pulumi", withPulumi, () =
   fault("the cluster fails while the first apps wait for it", async () => {
     const run = up();
     await untilBoth(run);
+    await during(run, () => exists(place("made")));
     await writeFile(place("go"), "exit 7");
     assert.match(await run.ended, /ENDED 1 .*exit status 7/s);
-    return { happened: "exit 1 with the cluster's message; the apps stop waiting", lost: "nothing" };
+    await writeFile(place("go"), "");
+    assert.match(await up().ended, /ENDED well/);
+    assert.equal(await readFile(place("made"), "utf8"), "made\n", "what the apps had made");
+    return { happened: "exit 1 with the cluster's message; the next run continues both", lost: "nothing" };
+  });
+
+  fault("the first apps fail because their cluster's server is installed a second time", async () => {
+    await writeFile(place("apps-need-all"), "");
+    // What a killed run noted of an earlier cluster.
+    const folder = place(".lab/cluster/early");
+    await mkdir(folder, { recursive: true });
+    await writeFile(join(folder, "kubeconfig"), "of another cluster");
+    const run = up();
+    await untilBoth(run);
+    await during(run, () => run.said().includes("the server is another one"));
+    assert.equal(
+      await readFile(place("apps-began"), "utf8"),
+      "false",
+      "another cluster's kubeconfig was there",
+    );
+    await writeFile(place("go"), "");
+    assert.match(await run.ended, /ENDED well/);
+    assert.ok(await exists(place("apps-ended")));
+    assert.equal(await exists(folder), false);
+    return { happened: "they are tried again once the cluster is up", lost: "nothing" };
   });
 
   fault("the cluster's Pulumi is killed while the first apps wait for it", async () => {

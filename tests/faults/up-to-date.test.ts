@@ -176,7 +176,7 @@ fault("Up to date: a node has lost the apps' image when Pulumi ends", async () =
     stringify({ config: { "k3s-lab:cluster": { stack: "cluster" }, "k3s-lab:apps": [{ name: "app1" }] } }),
   );
   const type = "pulumi:pulumi:Stack";
-  const nodes = [{ name: "server", role: "server", address: "docker://server", installation: "1" }];
+  const nodes = [{ name: "server", role: "server", address: "docker://server" }];
   await writeState(directory, "cluster", [
     { urn: `urn:pulumi:cluster::k3s-lab::${type}::s`, type, outputs: { nodes } },
   ]);
