@@ -83,9 +83,9 @@ describe("machines that were changed by hand", { concurrency: false }, () => {
     const before = await machines();
     const file = `Pulumi.${stack}.yaml`;
     const kubectl = (...args: string[]) => checkout.output("kubectl", ...args);
-    /** The labels and taints that are looked at here, of both nodes. */
+    /** The labels and taints that are looked at here, of both nodes by name: K3s's SQLite lists those changed last at the end. */
     const marks = async () => {
-      const { items } = JSON.parse(await kubectl("get", "nodes", "--output=json")) as {
+      const { items } = JSON.parse(await kubectl("get", "nodes", "agent", "server", "--output=json")) as {
         items: readonly {
           metadata: { labels: Record<string, string>; annotations: Record<string, string> };
           spec: { taints?: readonly { key: string; effect: string }[] };
