@@ -33,7 +33,10 @@ export const readKubeconfig = async (file: string, context?: string): Promise<Ku
  * What a context says, with the files it names read and its exec plugin asked.
  * @throws Error that says which file or plugin failed, and never holds a credential.
  */
-export async function accessOf({ name, cluster, user }: KubeContext): Promise<KubeAccess> {
+export async function accessOf({ name, cluster, user: whole }: KubeContext): Promise<KubeAccess> {
+  const server = cluster.server.replace(/\/$/, "").replace(/^https?:/i, (scheme) => scheme.toLowerCase());
+  // Like kubectl and Pulumi, the lab sends no credential in the clear.
+  const user: Partial<KubeContext["user"]> = server.startsWith("https:") ? whole : {};
   const proxy = cluster["proxy-url"];
   if (proxy !== undefined && !/^https?:/.test(proxy))
     throw new Error(
@@ -52,14 +55,14 @@ export async function accessOf({ name, cluster, user }: KubeContext): Promise<Ku
   const token = fileToken?.trim() || user.token || plugin?.token;
   const pair = cert && key ? { cert, key } : plugin?.cert && plugin.key ? plugin : {};
   return {
-    server: cluster.server.replace(/\/$/, "").replace(/^https?:/i, (scheme) => scheme.toLowerCase()),
+    server,
     ...withValues({
       ...{ ca, cert: pair.cert, key: pair.key, token, proxy },
       basic: user.username && user.password && `${user.username}:${user.password}`,
       serverName: cluster["tls-server-name"],
     }),
     ...(cluster["insecure-skip-tls-verify"] ? { insecure: true } : {}),
-    ...(user.as ? { impersonation: impersonationOf(user) } : {}),
+    ...(whole.as ? { impersonation: impersonationOf(whole) } : {}),
   };
 }
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { createServer as createHttpServer } from "node:http";
+import { createServer as createHttpServer, type IncomingHttpHeaders } from "node:http";
 import { createServer } from "node:https";
 import { type AddressInfo, connect as connectTcp } from "node:net";
 import { tmpdir } from "node:os";
@@ -131,8 +131,7 @@ test("supports what kubectl does: insecure TLS, server name, token file, exec pl
   };
   const insecure = { "insecure-skip-tls-verify": true };
   assert.equal(await ask(insecure), "none");
-  for (const server of [url.replace("https", "HTTPS"), url.replace("https://", "")])
-    assert.equal(await ask({ ...insecure, server }), "none");
+  assert.equal(await ask({ ...insecure, server: url.replace("https", "HTTPS") }), "none");
   await assert.rejects(ask({ server: "https://me:secret@127.0.0.1:1" }), ({ message }: Error) => {
     assert.match(message, /^the API server https:\/\/127\.0\.0\.1:1: connection refused/);
     return true;
@@ -186,6 +185,30 @@ test("supports what kubectl does: insecure TLS, server name, token file, exec pl
     ask({ "proxy-url": "socks5://127.0.0.1:1" }),
     /uses a socks5 proxy, and the lab supports only HTTP/,
   );
+});
+
+test("like kubectl, sends no credential in the clear, and asks no plugin for one; it still impersonates", async (t) => {
+  const headers: IncomingHttpHeaders[] = [];
+  const server = createHttpServer((request, response) => {
+    headers.push(request.headers);
+    response.end('{"gitVersion": "v1"}');
+  });
+  const where = await serve(t, server);
+  const exec = { apiVersion: "client.authentication.k8s.io/v1beta1", command: "./none" };
+  for (const [cluster, user] of [
+    [{ server: `http://${where}` }, { token: "secret", as: "admin" }],
+    [
+      { server: where, "insecure-skip-tls-verify": true },
+      { username: "me", password: "secret", as: "admin" },
+    ],
+    [{ server: where }, { exec, as: "admin" }],
+  ] as const) {
+    const api = connect(await readKubeconfig(await kubeconfig(config(`http://${where}`, cluster, user))));
+    assert.equal(await api.version(), "v1");
+    api.close();
+  }
+  const seen = headers.map((one) => [one["impersonate-user"], one.authorization]);
+  assert.deepEqual(seen, Array(3).fill(["admin", undefined]));
 });
 
 test("distinguishes a missing object from one that cannot be requested", async (t) => {

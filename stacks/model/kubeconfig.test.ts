@@ -149,13 +149,13 @@ test("passes on everything that client-go supports", () => {
   for (const part of [...Object.keys(cluster), "as-groups"]) assert.match(text, new RegExp(`"${part}"`));
 });
 
-test("a server without a scheme gets the one that kubectl gives it; merge keys are merged", () => {
+test("a server without a scheme is reached by HTTP, as by kubectl; merge keys are merged", () => {
   const serverOf = (user: object, cluster: object) =>
     chooseContext(several([{ name: "a", user }], cluster), file).cluster.server;
   assert.equal(serverOf({}, { server: "localhost:8001" }), "http://localhost:8001");
-  assert.equal(serverOf({}, { server: "h", "insecure-skip-tls-verify": true }), "https://h");
+  assert.equal(serverOf({}, { server: "h", "insecure-skip-tls-verify": true }), "http://h");
   const cert = { "client-certificate": "c", "client-key": "k" };
-  assert.equal(serverOf(cert, { server: "h:6443" }), "https://h:6443");
+  assert.equal(serverOf(cert, { server: "h:6443" }), "http://h:6443");
   const text = several([{ name: "a", user: {} }]).replace(
     "server: https://a:6443",
     "<<: &x {server: https://c}",

@@ -59,12 +59,14 @@ const urlOf =
   (one: string) =>
     !/\s/.test(one) && URL.canParse(one) && schemes.includes(new URL(one).protocol.slice(0, -1));
 
-const hasScheme = (server: string): boolean => /^[a-z]+:\/\//i.test(server);
-
 /** A cluster of a kubeconfig; client-go interprets the other keys. */
 const clusterSchema = z
   .looseObject({
-    server: z.string().refine((one) => urlOf("http", "https")(hasScheme(one) ? one : `http://${one}`)),
+    // kubectl takes HTTP where there is no scheme, whatever certificates there are.
+    server: z
+      .string()
+      .transform((one) => (/^[a-z]+:\/\//i.test(one) ? one : `http://${one}`))
+      .refine(urlOf("http", "https")),
     "certificate-authority": path,
     "certificate-authority-data": base64,
     "insecure-skip-tls-verify": z.boolean().optional(),
@@ -205,30 +207,14 @@ function chooseFrom(config: z.output<typeof anySchema>, file: string, context?: 
       `has an auth-provider for "${chosen.user}", which kubectl no longer supports. Use a kubeconfig with a certificate, a token or an exec plugin.`,
     );
   return absolute(
-    withScheme({
+    {
       name,
       namespace: chosen.namespace,
       cluster: part(clusterSchema, cluster.cluster, "cluster"),
       user: part(userSchema, user.user ?? {}, "user"),
-    }),
+    },
     dirname(file),
   );
-}
-
-/** client-go expects TLS where something says so. */
-function withScheme(context: KubeContext): KubeContext {
-  const { cluster, user } = context;
-  if (hasScheme(cluster.server)) return context;
-  const isSecure =
-    cluster["insecure-skip-tls-verify"] ||
-    cluster["certificate-authority"] ||
-    cluster["certificate-authority-data"] ||
-    user["client-certificate"] ||
-    user["client-certificate-data"];
-  return {
-    ...context,
-    cluster: { ...cluster, server: `${isSecure ? "https" : "http"}://${cluster.server}` },
-  };
 }
 
 /** Makes paths independent of the working directory. */

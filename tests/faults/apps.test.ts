@@ -161,9 +161,11 @@ refused(
   () => look(() => {}, {}, { cluster: { "proxy-url": "socks5://127.0.0.1:1080" } }),
   /uses a socks5 proxy/,
 );
+/** No credential is needed elsewhere. */
+const secure = { server: "https://127.0.0.1:1" };
 refused(
   "a kubeconfig whose file of a token is not there",
-  () => look(() => {}, {}, { user: { tokenFile: "none" } }),
+  () => look(() => {}, {}, { cluster: secure, user: { tokenFile: "none" } }),
   /there is no .*none/,
 );
 refused(
@@ -173,6 +175,7 @@ refused(
       () => {},
       {},
       {
+        cluster: secure,
         user: {
           token: "",
           exec: { apiVersion: "client.authentication.k8s.io/v1beta1", command: "k3s-lab-no-such-plugin" },
