@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { constants } from "node:fs";
+import { access, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { execa } from "execa";
-import { guests, type Outcome, runs, unlessHung } from "./kvm.ts";
+import { guests, kvmProblem, type Outcome, runs, unlessHung } from "./kvm.ts";
 
 // QEMU's emulation stands in for KVM: it shows that the programs end their machines, on any computer.
 for (const arch of ["x64", "arm64"] as const) {
@@ -63,4 +64,25 @@ test("a guest that hung is not run again until something has changed; nothing el
   // The doctor asks again.
   assert.deepEqual(await ask("ended", "boot 1", true), ["ended", 1]);
   assert.deepEqual(await ask("failed", "boot 1"), ["failed", 1]);
+});
+
+const isOpen = await access("/dev/kvm", constants.R_OK | constants.W_OK).then(
+  () => true,
+  () => false,
+);
+test("QEMU that is not installed is no KVM that boots nothing, and may be installed later in the run", {
+  skip: !isOpen && "needs /dev/kvm",
+}, async (context) => {
+  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-kvm-"));
+  const { PATH } = process.env;
+  context.after(async () => {
+    process.env.PATH = PATH;
+    await rm(folder, { recursive: true });
+  });
+  const guest = guests[process.arch];
+  assert.ok(guest);
+  process.env.PATH = folder;
+  assert.equal(await kvmProblem(), `${guest.command} is not installed`);
+  await writeFile(join(folder, guest.command), `#!/bin/sh\nexit ${guest.exitCode}\n`, { mode: 0o755 });
+  assert.equal(await kvmProblem(), undefined);
 });

@@ -58,37 +58,48 @@ let asked: Promise<string | undefined> | undefined;
 
 /**
  * Why KVM cannot run a guest on this computer; undefined if it can. That /dev/kvm opens proves nothing: without nested
- * virtualisation it exists and boots nothing. So this runs a guest of a few instructions, once in a process.
+ * virtualisation it exists and boots nothing. So this runs a guest of a few instructions, once in a process unless it failed
+ * for a reason that may pass.
  * @param options.again whether a guest runs even if one has hung since this computer booted. Default: false.
  */
 export function kvmProblem({ again = false } = {}): Promise<string | undefined> {
-  if (again || asked === undefined) asked = findProblem(again);
+  if (again || asked === undefined)
+    asked = findProblem(again).then(({ problem, mayPass }) => {
+      // Such as QEMU, which the run installs.
+      if (mayPass) asked = undefined;
+      return problem;
+    });
   return asked;
 }
 
-async function findProblem(again: boolean): Promise<string | undefined> {
+async function findProblem(again: boolean): Promise<{ problem: string | undefined; mayPass?: boolean }> {
   try {
     await access("/dev/kvm", constants.R_OK | constants.W_OK);
   } catch (error) {
     const isMissing = (error as NodeJS.ErrnoException).code === "ENOENT";
-    return isMissing ? "/dev/kvm is missing" : "you may not use /dev/kvm";
+    return { problem: isMissing ? "/dev/kvm is missing" : "you may not use /dev/kvm", mayPass: true };
   }
   const guest = guests[process.arch];
-  if (!guest) return `the lab has no test guest for ${process.arch}`;
-  const outcome = await unlessHung(await identityOf(guest), () => runs(guest, "kvm"), { again });
-  return outcome === "ended" ? undefined : "/dev/kvm exists but boots no guest";
+  if (!guest) return { problem: `the lab has no test guest for ${process.arch}` };
+  const version = await execa(guest.command, ["--version"], {
+    ...{ reject: false, stdin: "ignore", timeout: 10_000 },
+  });
+  if (version.code === "ENOENT") return { problem: `${guest.command} is not installed`, mayPass: true };
+  const identity = version.failed ? undefined : await identityOf(version.stdout);
+  const outcome = await unlessHung(identity, () => runs(guest, "kvm"), { again });
+  const problem = outcome === "ended" ? undefined : "/dev/kvm exists but boots no guest";
+  return { problem, mayPass: outcome === "failed" };
 }
 
 /** What KVM's answer depends on: this boot, its device and QEMU. Undefined where that is unknown. */
-async function identityOf({ command }: Guest): Promise<string | undefined> {
-  const [boot, device, version] = await Promise.all([
+async function identityOf(version: string): Promise<string | undefined> {
+  const [boot, device] = await Promise.all([
     readFile("/proc/sys/kernel/random/boot_id", "utf8").catch(() => ""),
     // Loading another module recreates the device.
     stat("/dev/kvm").catch(() => undefined),
-    execa(command, ["--version"], { reject: false, stdin: "ignore", timeout: 10_000 }),
   ]);
-  if (boot === "" || device === undefined || version.failed) return undefined;
-  return [boot.trim(), device.ino, device.rdev, device.ctimeMs, version.stdout].join("\n");
+  if (boot === "" || device === undefined) return undefined;
+  return [boot.trim(), device.ino, device.rdev, device.ctimeMs, version].join("\n");
 }
 
 /** How a guest ended. Only `hung` is certain, however busy this computer is: the guest got CPU time and did not end. */
