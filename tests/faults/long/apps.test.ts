@@ -103,7 +103,7 @@ fault("C6: a user's namespace and app on the lab's cluster conflict", async () =
   const before = await uids();
   const inTheWay = [
     [
-      `${cluster}    - {name: a, namespace: mine}\n  k3s-lab:namespaces: [{name: mine}]\n`,
+      `${cluster}    - {name: a, namespace: mine, host: a.com}\n  k3s-lab:namespaces: [{name: mine}]\n`,
       /already has Namespace mine, which the lab did not create/,
     ],
     [
