@@ -140,7 +140,9 @@ fault("C13: a second apps stack on one cluster", async () => {
   await withStackFile("apps-b", text, async () => {
     const outcome = await checkout.lab("up", "apps-b");
     seconds = outcome.seconds;
-    isRefused(outcome, /already has .*, of the stack apps\. Nothing was touched/);
+    isRefused(outcome, /stacks apps and apps-b both take the app default\/app1 on the stack cluster/);
+    const plain = await checkout.pulumi("up", "apps-b");
+    assert.notEqual(plain.exitCode, 0);
     const down = await checkout.succeeded(await checkout.lab("down", "apps-b"));
     assert.match(down.all, /Stack apps-b: nothing is up/, "something of the other stack was recorded");
   });
