@@ -188,7 +188,7 @@ fault("Up to date: a node has lost the apps' image when Pulumi ends", async () =
   const environment = { IMAGE: image, LOADED: "2026-01-01T00:00:00Z" };
   const urn = `urn:pulumi:apps::k3s-lab::${load}::web-server`;
   await writeState(directory, "apps", [{ urn, type: load, inputs: { environment } }]);
-  await play("docker", `echo docker.io/${image}`);
+  await play("docker", `echo "docker.io/${image} complete (3/3)"`);
   assert.equal(await isUpToDate("apps"), true);
   await play("docker", "exit 0");
   assert.equal(await isUpToDate("apps"), false);
