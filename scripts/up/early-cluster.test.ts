@@ -19,7 +19,7 @@ const kubeconfig = stringify({
       },
     },
   ],
-  users: [{ name: "default", user: { token: "secret" } }],
+  users: [{ name: "default", user: {} }],
   contexts: [{ name: "default", context: { cluster: "default", user: "default" } }],
 });
 /** What K3s tells flannel. */
@@ -92,8 +92,7 @@ async function start(
     Object.entries({ ...usual, ...answers }).map(([path, all]): [string, unknown[]] => [path, [...all]]),
   );
   const server = createServer(async (request, response) => {
-    const { method, url = "", headers } = request;
-    assert.equal(headers.authorization, "Bearer secret");
+    const { method, url = "" } = request;
     if (method !== "GET") {
       written.push([`${method} ${url}`, await json(request)]);
       response.statusCode = (url === pods && statuses.shift()) || 201;
