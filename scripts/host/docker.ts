@@ -19,11 +19,16 @@ import { isRoot, requireRoot } from "./privilege.ts";
  * The Docker daemon to create machines with: the one that `DOCKER_HOST`, the Docker context or Docker's default names. If
  * there is none, Docker is installed and started, by systemd or as the lab's own daemon (docs/decisions/014-own-docker.md).
  * @param use what it must be suitable for. Default: any use, as for removal.
+ * @param known the one that `observeDocker` has just found for that use. Default: it is asked.
  * @returns `DOCKER_HOST` for child processes; undefined for Docker's default.
  * @throws LabError with the problem and the fix; exit code 2 for a Docker that no lab can use.
  */
-export async function ensureDocker(progress: Progress, use?: DockerUse): Promise<string | undefined> {
-  const found = await observeDocker(use);
+export async function ensureDocker(
+  progress: Progress,
+  use?: DockerUse,
+  known?: RunningDocker,
+): Promise<string | undefined> {
+  const found = known ?? (await observeDocker(use));
   const host = found ? found.host : await start(progress);
   if (host === ownHost && isRoot()) await noteOwnDockerUser();
   return host;

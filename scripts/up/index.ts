@@ -71,7 +71,7 @@ async function begin(
   const settings = new Settings(await currentSettings(found.machines[0]?.[0] ?? stacks[0]));
   const isFirst = !(await anyMachines());
   // Both only ask; nothing is created before both are done.
-  const [inventory] = await Promise.all([isFirst ? takeInventory() : undefined, refuseUnfit(found)]);
+  const [inventory, checked] = await Promise.all([isFirst ? takeInventory() : undefined, refuseUnfit(found)]);
   if (inventory) await noteInventory(inventory);
   // The machines' addresses, which must bypass a proxy.
   const networks = found.machines.flatMap(([, config]) => [
@@ -88,6 +88,7 @@ async function begin(
     refresh,
     watch,
     stopping,
+    checked,
     isFirst,
     tools: {},
     previews: new Previews(),

@@ -38,8 +38,11 @@ export const dockerStep = (run: UpRun): Step => ({
   },
 });
 
-async function startDocker({ settings, machinesInDocker }: UpRun, progress: Progress): Promise<void> {
-  const host = await ensureDocker(progress, machinesInDocker ? "machines" : "k3d");
+async function startDocker(
+  { settings, machinesInDocker, checked }: UpRun,
+  progress: Progress,
+): Promise<void> {
+  const host = await ensureDocker(progress, machinesInDocker ? "machines" : "k3d", checked.docker);
   // A later shell may use another Docker context.
   settings.set({ dockerHost: host ?? (await dockerEndpoint()) });
 }
@@ -53,7 +56,7 @@ async function choose(
   const { settings } = run;
   const { provider: wanted, network } = config;
   const { provider: recorded } = await recordedOf(stack);
-  const choice = await chooseProvider(wanted, recorded);
+  const choice = run.checked.choices.get(stack) ?? (await chooseProvider(wanted, recorded));
   await ensurePackages(packagesOf(choice.provider, config), progress);
   await ensureSshKey();
   if (!providers[choice.provider].isHere) return choice;

@@ -1,24 +1,33 @@
 import { stateOf } from "../../stacks/lib/state.ts";
-import { chooseProvider } from "../../stacks/model/provider.ts";
+import { chooseProvider, type ProviderChoice } from "../../stacks/model/provider.ts";
 import { volumesAskedFor } from "../../stacks/model/volumes.ts";
 import { refuseOtherVolumes } from "../../stacks/observe/data-volumes.ts";
 import { preflightK3d } from "../../stacks/observe/k3d-ready.ts";
 import { refuseReplicaForWrites } from "../../stacks/observe/primary.ts";
 import { recordedOf } from "../../stacks/observe/recorded.ts";
-import { observeDocker } from "../host/docker.ts";
+import { observeDocker, type RunningDocker } from "../host/docker.ts";
 import { refuseOverlappingNetwork } from "../host/networks.ts";
 import { refuseUnlessAllowed } from "../host/vbox-networks.ts";
 import { hasMachines, refuseExternal, refuseOthersObjects, type Stacks } from "../lab.ts";
 import { areAppsGone } from "../recorded-cluster.ts";
 import { checkRequirements } from "../requirements.ts";
 
+/** The checks' answers, which later steps use. */
+export interface Checked {
+  /** By stack. */
+  readonly choices: ReadonlyMap<string, ProviderChoice>;
+  /** Undefined if Docker is not needed, or must be started. */
+  readonly docker: RunningDocker | undefined;
+}
+
 /** Refuses what cannot be brought up here, before anything is touched. @throws LabError (exit code 2). */
-export async function refuseUnfit({ machines, k3d, external, apps }: Stacks): Promise<void> {
+export async function refuseUnfit({ machines, k3d, external, apps }: Stacks): Promise<Checked> {
   // The slowest query runs beside the others.
   const choosing = Promise.all(
-    machines.map(async ([stack, { provider }]) =>
-      chooseProvider(provider, (await recordedOf(stack)).provider),
-    ),
+    machines.map(async ([stack, { provider }]) => {
+      const { provider: recorded } = await recordedOf(stack);
+      return [stack, await chooseProvider(provider, recorded)] as const;
+    }),
   );
   choosing.catch(() => {});
   for (const one of external) await refuseExternal(one);
@@ -31,11 +40,12 @@ export async function refuseUnfit({ machines, k3d, external, apps }: Stacks): Pr
       if (isHere) await refuseOverlappingNetwork(config.network);
     }
   if (k3d.length > 0 && (await preflightK3d(k3d)).size < k3d.length) await checkRequirements();
-  const chosen = (await choosing).map(({ provider }) => provider);
-  for (const [index, [, { network }]] of machines.entries())
-    if (chosen[index] === "virtualbox") await refuseUnlessAllowed(network);
-  const isDocker = chosen.includes("docker");
-  if (isDocker || k3d.length) await observeDocker(isDocker ? "machines" : "k3d");
+  const choices = new Map(await choosing);
+  for (const [stack, { network }] of machines)
+    if (choices.get(stack)?.provider === "virtualbox") await refuseUnlessAllowed(network);
+  const isDocker = [...choices.values()].some(({ provider }) => provider === "docker");
+  const needsDocker = isDocker || k3d.length > 0;
+  return { choices, docker: needsDocker ? await observeDocker(isDocker ? "machines" : "k3d") : undefined };
 }
 
 async function refuseVolumes({

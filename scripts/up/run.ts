@@ -4,6 +4,7 @@ import type { Settings, Stacks } from "../lab.ts";
 import type { Stopping } from "../report.ts";
 import type { InstalledTool, ToolName } from "../toolchain/install.ts";
 import type { Previews } from "./previews.ts";
+import type { Checked } from "./refuse.ts";
 
 /** One run of `lab up`. Its steps fill in what later ones need. */
 export interface UpRun {
@@ -14,6 +15,7 @@ export interface UpRun {
   /** Whether Pulumi runs and reads the actual state even if nothing has changed since the last run. */
   readonly refresh: boolean;
   readonly stopping: Required<Stopping>;
+  readonly checked: Checked;
   /** Whether no stack of this checkout had machines or nodes before. */
   readonly isFirst: boolean;
   /** Watches while Pulumi runs. @returns a function that stops watching. */
