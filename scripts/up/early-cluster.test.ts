@@ -32,9 +32,9 @@ const nodes = "/api/v1/nodes";
 const [crd, traefik] = ["helm-install-traefik-crd", "helm-install-traefik"].map(
   (name) => `/apis/batch/v1/namespaces/kube-system/jobs/${name}`,
 ) as [string, string];
-const job = (startTime?: string, deletionTimestamp?: string) => ({
+const job = (startTime?: string, deletionTimestamp?: string, uid = "its-uid") => ({
   metadata: {
-    ...{ name: "helm-install-traefik-crd", namespace: "kube-system", uid: "its-uid" },
+    ...{ name: "helm-install-traefik-crd", namespace: "kube-system", uid },
     deletionTimestamp,
   },
   spec: {
@@ -121,7 +121,7 @@ const allow = { [crd]: [started], [traefik]: [started] };
 test("a Job's first pod is the Job's own, on a server, and needs no network of pods", async (t) => {
   const { written, isCut } = await start(t, {
     answers: {
-      [crd]: [undefined, job()],
+      [crd]: [undefined, job(), job(), started],
       [nodes]: [items(node("agent")), items(node("server"))],
       [traefik]: [started],
     },
@@ -174,10 +174,40 @@ test("a Job's first pod is the Job's own, on a server, and needs no network of p
 });
 
 test("a pod that is refused is tried again, and one that is there is left alone", async (t) => {
-  const answers = { ...allow, [crd]: [job()], [nodes]: [items(node("server"))] };
+  const answers = { ...allow, [crd]: [job(), job(), job(), started], [nodes]: [items(node("server"))] };
   const { written, isCut } = await start(t, { answers, podStatus: [403, 409] });
   assert.equal(isCut, false);
   assert.equal(written.filter(([what]) => what === `POST ${pods}`).length, 2);
+});
+
+test("a Job that replaces one whose pod was started gets a pod too", async (t) => {
+  const answers = {
+    ...allow,
+    [crd]: [job(), undefined, job(undefined, undefined, "another"), started],
+    [nodes]: [items(node("server"))],
+  };
+  const { written } = await start(t, { answers });
+  assert.equal(written.filter(([what]) => what === `POST ${pods}`).length, 2);
+});
+
+test("a Job that K3s has created and lost is created again, and one that it has not created is waited for", async (t) => {
+  const chart = "/apis/helm.cattle.io/v1/namespaces/kube-system/helmcharts/traefik-crd";
+  const missing = Array(8).fill(undefined);
+  const lost = await start(t, {
+    answers: {
+      ...allow,
+      [crd]: [...missing, started],
+      [chart]: [{ status: { jobName: "helm-install-traefik-crd" } }],
+    },
+  });
+  assert.deepEqual(
+    lost.written.map(([what]) => what),
+    [`PATCH ${chart}`],
+  );
+  const early = await start(t, {
+    answers: { ...allow, [crd]: [...missing, started], [chart]: [{ status: {} }] },
+  });
+  assert.deepEqual(early.written, []);
 });
 
 test("no pod is started for a Job that has started by itself, or on a server that drives pods out", async (t) => {
