@@ -21,7 +21,7 @@ export interface Listed {
 export class Database {
   readonly #hosts: { readonly write: Host; readonly read: Host };
   readonly #patience: number;
-  #isMade = false;
+  readonly #made = Promise.withResolvers<true>();
 
   /** @param patience Milliseconds. */
   constructor(settings: DatabaseSettings, app: string, patience = patienceMs) {
@@ -56,7 +56,7 @@ export class Database {
         at timestamptz not null default now()
       );
     end $$`);
-    this.#isMade = true;
+    this.#made.resolve(true);
   }
 
   /** Why the primary does not answer; undefined if it does. */
@@ -67,11 +67,14 @@ export class Database {
     );
   }
 
-  /** Why the database cannot serve; undefined if it can. Answers within a second. */
+  /**
+   * Why the database cannot serve; undefined if it can. Answers within a second; it waits for a database that is not reached
+   * yet, so that a new pod is ready at its first probe and not five seconds later at its second.
+   */
   async unready(): Promise<string | undefined> {
-    if (!this.#isMade) return "the database was not reached yet";
-    const asked = [this.#hosts.write, this.#hosts.read].map((host) => host.query("select 1"));
     const late = pause(900, "the database does not answer");
+    if ((await Promise.race([this.#made.promise, late])) !== true) return "the database was not reached yet";
+    const asked = [this.#hosts.write, this.#hosts.read].map((host) => host.query("select 1"));
     return await Promise.race([
       Promise.any(asked).then(
         () => undefined,

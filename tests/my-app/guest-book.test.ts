@@ -296,6 +296,11 @@ describe("the guest book and its database", { skip }, () => {
     await behind.stop();
   });
 
+  it("is ready at its first probe if the database answers", async () => {
+    const base = await start("api");
+    assert.equal((await fetch(`${base}/readyz`)).status, 200);
+  });
+
   it("is unready without its database, and answers 503", async () => {
     const nobody = { "database-host": "127.0.0.1", "database-read-host": "127.0.0.1" };
     const base = await start("api", nobody, 300);
