@@ -28,6 +28,7 @@ test("accepts a program's own option with a value of the right type", () => {
     ["kubelet", "logtostderr=true"],
     ["etcd", "heartbeat-interval=100"],
     ["etcd", "quota-backend-bytes=8589934592"],
+    ["etcd", "quota-backend-bytes=0"],
     ["etcd", "max-concurrent-streams=100"],
     ["etcd", "experimental-compact-hash-check-enabled=true"],
   ] as const)

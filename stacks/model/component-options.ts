@@ -276,9 +276,6 @@ const forms: readonly (readonly [Exclude<keyof Options, "own">, RegExp, string])
   ["text", /^/, "text"],
 ];
 
-/** At its quota etcd accepts no more writes, whatever the quota is later: https://etcd.io/docs/v3.5/op-guide/maintenance/ */
-const leastQuota = 2 ** 31;
-
 const gates = /^[A-Z]\w*=(true|false)(,[A-Z]\w*=(true|false))*$/;
 
 /**
@@ -307,8 +304,6 @@ export function componentProblem(
   if (name === "feature-gates" && !gates.test(value))
     return `${name} with GATE=true or GATE=false, separated by commas`;
   const found = known.find(({ option }) => option === name);
-  if (name === "quota-backend-bytes" && !(Number(value) >= leastQuota))
-    return `${name} with ${leastQuota}, etcd's default, or more bytes: once the datastore is that big, nothing can be written to it`;
   if (found) return found.form.test(value) ? undefined : `${name} with ${found.expected}`;
   if (minor > newest) return undefined;
   const names = known.map(({ option }) => option);

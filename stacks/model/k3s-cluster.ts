@@ -106,6 +106,23 @@ function forGood(serverArgs: readonly string[]): Readonly<Record<string, string>
   };
 }
 
+/** etcd's own quota. At its quota etcd accepts no more writes, whatever it is later: https://etcd.io/docs/v3.5/op-guide/maintenance/ */
+const defaultQuota = 2 ** 31;
+
+function quotaOf(serverArgs: readonly string[]): number {
+  const given = new K3sFlags(serverArgs).values("--etcd-arg").map((one) => one.split("="));
+  const bytes = Number(given.findLast(([name]) => name === "quota-backend-bytes")?.[1] ?? 0);
+  return bytes < 0 ? Number.POSITIVE_INFINITY : bytes || defaultQuota;
+}
+
+/** A quota for etcd below its default, unless the servers have it already. @param before none: a new cluster. */
+export function quotaProblems(before: readonly string[], now: readonly string[]): ClusterFlagProblem[] {
+  const least = Math.min(quotaOf(before), defaultQuota);
+  if (quotaOf(now) >= least) return [];
+  const expected = `quota-backend-bytes with ${least} or more bytes: once the datastore is that big, nothing can be written to it`;
+  return [{ flag: "--etcd-arg", expected }];
+}
+
 /**
  * Changes that an existing cluster cannot take: its nodes and Services keep their addresses. An API server that no longer
  * decrypts Secrets cannot read the existing ones; and K3s creates the encryption key once, at a cluster's first start
@@ -132,8 +149,11 @@ export function immutableFlagProblems(
   return [...networks, { flag, expected }];
 }
 
+/** `a=:NoExecute` is `a:NoExecute`. */
 const taintsOf = (args: readonly string[]): string[] =>
-  new K3sFlags(args).values("--node-taint").flatMap((taints) => taints.split(","));
+  new K3sFlags(args)
+    .values("--node-taint")
+    .flatMap((taints) => taints.split(",").map((one) => one.replace("=:", ":")));
 /** What K3s and Kubernetes set without a flag. */
 const defaultLimits = [
   ["eviction-hard", "imagefs.available<5%,nodefs.available<5%"],

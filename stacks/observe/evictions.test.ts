@@ -46,6 +46,13 @@ test("plain Pulumi evicts pods by a new taint only after `lab up` has asked; a p
   assert.match(warnings.join(), /^This would evict .* Plain `pulumi up` refuses it\.$/);
 });
 
+test("a taint without a value is the same however it is written", () => {
+  const [short, long] = ["a:NoExecute", "a=:NoExecute"].map((taint) => [`--node-taint=${taint}`] as const);
+  assert.equal(evictedBy("a", long ?? [], short ?? []), undefined);
+  assert.equal(evictedBy("a", short ?? [], long ?? []), undefined);
+  assert.match(evictedBy("a", ["--node-taint=a=1:NoExecute"], short ?? []) ?? "", /new taint a:NoExecute;/);
+});
+
 test("a kubelet's lower limit may end pods, and so may the return to the default", () => {
   const limit = (pods: number) => [`--kubelet-arg=max-pods=${pods}`];
   const [none, few, many] = [[], limit(50), limit(250)];

@@ -41,6 +41,13 @@ test("immutable flags are refused while a server has data", () => {
   to(["--secrets-encryption"], [], fresh);
   to(["--cluster-cidr=10.9.0.0/16"], ["--cluster-cidr=10.9.0.0/16", "--tls-san=x"]);
   to(["--cluster-cidr=10.9.0.0/16"], [], fresh);
+  const quota = (bytes: number) => [`--etcd-arg=quota-backend-bytes=${bytes}`];
+  // 0 is etcd's default, and a negative one no limit.
+  to(quota(0));
+  to(quota(-1), quota(8e9));
+  to(quota(4e9), quota(8e9));
+  to(quota(1e9), quota(1e9));
+  to(quota(2 ** 31), quota(1e9));
   for (const [wanted, before, message] of [
     [["--cluster-cidr=10.9.0.0/16"], [], /--cluster-cidr cannot change .*; expected 10\.42\.0\.0\/16, which/],
     [[], ["--service-cidr=10.9.0.0/16"], /--service-cidr cannot change .*\n.*--cluster-dns .*10\.9\.0\.10/],
@@ -48,12 +55,19 @@ test("immutable flags are refused while a server has data", () => {
     [[], ["--secrets-encryption"], /--secrets-encryption cannot change .*take the stack down first/],
     [["--secrets-encryption=false"], ["--secrets-encryption"], /Secrets are encrypted/],
     [
+      quota(1e9),
+      [],
+      /--etcd-arg cannot change .*; expected quota-backend-bytes with 2147483648 or more bytes/,
+    ],
+    [quota(5e8), quota(1e9), /quota-backend-bytes with 1000000000 or more bytes.*nothing can be written/],
+    [
       ["--secrets-encryption"],
       [],
       /--secrets-encryption cannot change .*each server would create its own key/,
     ],
   ] as const)
     assert.throws(() => to(wanted, before), { exitCode: 2, message });
+  assert.throws(() => to(quota(8), [], fresh), { exitCode: 2, message: /with 2147483648 or more/ });
 });
 
 test("a node whose disk is not mounted is refused: its data may be there", () => {

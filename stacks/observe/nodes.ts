@@ -5,7 +5,7 @@ import { execa } from "execa";
 import { refusal } from "../lib/errors.ts";
 import { labDir, root } from "../lib/paths.ts";
 import type { Machine } from "../model/config.ts";
-import { immutableFlagProblems } from "../model/k3s-cluster.ts";
+import { immutableFlagProblems, quotaProblems } from "../model/k3s-cluster.ts";
 import { sshAlias, sshTo } from "../model/ssh-config.ts";
 import type { MachineObservation } from "./machine-list.ts";
 
@@ -238,7 +238,7 @@ export function refuseVersionJump(file: string, wanted: string, nodes: readonly 
 }
 
 /**
- * Refuses flags that an existing cluster cannot take.
+ * Refuses flags that an existing cluster cannot take, and a quota at which etcd stops for good.
  * @param file the stack file. @param recorded the flags that each server was installed with.
  * @throws LabError (exit code 2).
  */
@@ -248,13 +248,17 @@ export function refuseImmutableFlags(
   recorded: readonly (readonly string[])[],
   nodes: readonly ObservedNode[],
 ): void {
-  if (!nodes.some(({ role, observed }) => role === "server" && observed.hasData)) return;
-  const faults = recorded
-    .flatMap((args) => immutableFlagProblems(args, wanted))
-    .map(
-      ({ flag, expected }) =>
-        `${file}: k3s-lab:k3s.serverArgs: ${flag} cannot change while the cluster is up; expected ${expected}. For another one take the stack down first.`,
-    );
+  const isUp = nodes.some(({ role, observed }) => role === "server" && observed.hasData);
+  const problems = (isUp ? recorded : [[]]).flatMap((args) => [
+    ...(isUp ? immutableFlagProblems(args, wanted) : []),
+    ...quotaProblems(args, wanted),
+  ]);
+  const [why, way] = isUp
+    ? ["cannot change while the cluster is up", " For another one take the stack down first."]
+    : ["is not accepted", ""];
+  const faults = problems.map(
+    ({ flag, expected }) => `${file}: k3s-lab:k3s.serverArgs: ${flag} ${why}; expected ${expected}.${way}`,
+  );
   if (faults.length > 0) throw refusal([...new Set(faults)].join("\n"));
 }
 

@@ -102,10 +102,6 @@ const flags: readonly Bad[] = [
       ["--kube-apiserver-arg=feature-gates=A", /GATE=true or GATE=false/],
       ["--kube-controller-manager-arg=cluster-cidr=10.9.0.0/16", /other than cluster-cidr/],
       ["--etcd-arg=data-dir=/x", /other than data-dir/],
-      [
-        "--etcd-arg=quota-backend-bytes=8",
-        /quota-backend-bytes with 2147483648, etcd's default, or more bytes/,
-      ],
       ["--cluster-cidr=010.042.0.0/16", /one IPv4 network/],
       ["--cluster-cidr=10.42.0.0/99", /one IPv4 network/],
       ["--cluster-dns=10.43.0.1", /other than its first two and its last/],
