@@ -21,7 +21,7 @@ export interface NodeObservation {
   readonly isDataLost?: boolean;
   /** Whether it is a server with etcd. */
   readonly hasEtcd: boolean;
-  /** An unmounted mount point of its /etc/fstab that K3s's data would be under. */
+  /** An unmounted mount point of its /etc/fstab or systemd's that K3s's data would be under. */
   readonly unmounted?: string;
   /** The cluster's id: SHA-256 of its certificate authority. Undefined: none yet. */
   readonly cluster?: string | undefined;
@@ -207,7 +207,7 @@ export function refuseUnmounted(nodes: readonly ObservedNode[]): void {
   for (const { name, observed } of nodes)
     if (observed.unmounted !== undefined)
       throw refusal(
-        `${name}: ${observed.unmounted}, which its /etc/fstab names, is not mounted, and K3s's data may be on it. Nothing was touched. On that machine stop K3s (\`systemctl stop k3s k3s-agent\`) and mount it, or remove it from /etc/fstab; then run the same command again.`,
+        `${name}: ${observed.unmounted}, which its /etc/fstab or a mount unit names, is not mounted, and K3s's data may be on it. Nothing was touched. On that machine stop K3s (\`systemctl stop k3s k3s-agent\`) and mount it, or remove it there; then run the same command again.`,
       );
 }
 

@@ -144,11 +144,15 @@ fingerprint() {
   } 2>/dev/null | sha256sum | cut -c 1-32
 }
 
-# The mount points of /etc/fstab at, above or below K3s's data that are not mounted: a disk that failed at boot still has the data.
+# The mount points of /etc/fstab, and of systemd's enabled mount units, at, above or below K3s's data that are not mounted: a disk
+# that failed at boot still has the data.
 unmounted() {
   local place point
   place=$(readlink --canonicalize-missing $data)/
-  { awk '$1 !~ /^#/ && $2 ~ /^\// && $4 !~ /noauto/ { print $2 }' /etc/fstab 2>/dev/null || true; } | while read -r point; do
+  {
+    awk '$1 !~ /^#/ && $2 ~ /^\// && $4 !~ /noauto/ { print $2 }' /etc/fstab || true
+    sed -n 's/^Where[[:blank:]]*=[[:blank:]]*//p' /etc/systemd/system/*.{wants,requires}/*.mount || true
+  } 2>/dev/null | while read -r point; do
     if [[ $place = "${point%/}"/* || $point = "$place"* ]] && ! mountpoint --quiet "$point"; then echo "$point"; fi
   done
 }
@@ -916,7 +920,7 @@ begin)
 *) later_step ;;
 esac
 point=$(unmounted)
-[ -z "$point" ] || die "${point%%$'\n'*}, which /etc/fstab names, is not mounted, and K3s's data may be on it: nothing was touched. Mount it, or remove it from /etc/fstab" 2
+[ -z "$point" ] || die "${point%%$'\n'*}, which /etc/fstab or a mount unit names, is not mounted, and K3s's data may be on it: nothing was touched. Mount it, or remove it there" 2
 find_interface
 refuse_other_cluster
 refuse_load_balancer

@@ -634,18 +634,30 @@ test("an unmounted disk for K3s's data does not count as lost data: nothing is i
   assert.match(seen.stdout, new RegExp(`^unmounted ${point}$`, "m"));
   const failed = await provision("unmounted", { files });
   assert.equal(failed.status, 2, failed.stderr);
-  assert.match(failed.stderr, /rancher, which \S+fstab names, is not mounted, and K3s's data may be on it/);
+  assert.match(failed.stderr, /rancher, which \S+fstab or a mount unit names, is not mounted, and K3s's data may be on it/);
   assert.deepEqual(failed.log, log);
   // Of several, one is named.
   const disks = ["var", "var/lib", "var/lib/rancher"].map((one) => `UUID=1 ${path(one)} ext4 defaults\n`);
   const several = await provision("unmounted", { files: { "etc/fstab": `\n${disks.join("")}` } });
   assert.equal(several.status, 2, several.stderr);
-  assert.match(several.stderr, /: \S+var, which \S+fstab names, is not mounted/);
+  assert.match(several.stderr, /: \S+var, which \S+fstab or a mount unit names, is not mounted/);
   // A server may have a disk for its database alone.
   const database = path("var/lib/rancher/k3s/server/db");
   const below = { "etc/fstab": `UUID=1 ${database} ext4 defaults 0 2\nUUID=2 ${point}-2 ext4\n` };
   const { stdout } = await provision("unmounted", { mode: "observe", files: below });
   assert.deepEqual(stdout.match(/^unmounted .*/gm), [`unmounted ${database}`]);
+  // A mount unit of systemd's, if it is enabled.
+  const unit = "var-lib-rancher.mount";
+  const systemd = (folder: string) => ({
+    "etc/fstab": "",
+    [`etc/systemd/system/${folder}${unit}`]: `[Mount]\nWhat=/dev/sdb\nWhere = ${point}/ \nType=ext4\n`,
+  });
+  const seenBy = async (folder: string) =>
+    (await provision("unmounted", { mode: "observe", files: systemd(folder) })).stdout.match(
+      /^unmounted .*/gm,
+    );
+  assert.equal(await seenBy(""), null, "disabled");
+  assert.deepEqual(await seenBy("local-fs.target.wants/"), [`unmounted ${point}/`]);
 });
 
 const marks = "disk=ssd,dedicated=database:NoSchedule,full:NoExecute";
