@@ -77,7 +77,8 @@ test("a node whose disk is not mounted is refused: its data may be there", () =>
   refuseUnmounted([node("s1", seen())]);
   assert.throws(() => refuseUnmounted([node("s1", seen()), node("a1", observed)]), {
     exitCode: 2,
-    message: /^a1: \/var\/lib\/rancher, which its \/etc\/fstab or a mount unit names, is not mounted.* Nothing was touched\./,
+    message:
+      /^a1: \/var\/lib\/rancher, which its \/etc\/fstab or a mount unit names, is not mounted.* Nothing was touched\./,
   });
 });
 

@@ -510,7 +510,25 @@ is_virtio() { [[ $(readlink "/sys/class/net/$interface/device/driver") == */virt
 
 readonly manifests=$data/server/manifests
 readonly values=$manifests/k3s-lab-traefik-config.yaml retry=$manifests/k3s-lab-traefik-retry.yaml # of serve_on_every_node
-readonly kept=("$values" "$retry" "$config" "$unit" "$unit.env" "$unit.d" "/etc/systemd/system/multi-user.target.wants/$service.service" /usr/local/bin/k3s)
+# Of a folder that is a link, the link is kept as one, and what is in the folder, which may be a disk of its own.
+kept=() kept_folders=()
+find_kept() {
+  local folder target one
+  kept=("$values" "$retry" "$config" "$unit" "$unit.env" "$unit.d" "/etc/systemd/system/multi-user.target.wants/$service.service" /usr/local/bin/k3s)
+  kept_folders=("$manifests")
+  for folder in "$config" "$config/config.yaml.d" "$unit.d"; do
+    if [ ! -L "$folder" ] || [ ! -d "$folder" ]; then continue; fi
+    target=$(readlink --canonicalize "$folder")
+    for one in "${kept[@]}"; do
+      if [[ $target/ = "$one"/* ]]; then continue 2; fi
+    done
+    kept_folders+=("$target")
+    for one in "$target"/* "$before$target"/*; do
+      one=$target/${one##*/}
+      if [[ " ${kept[*]} " != *" $one "* ]]; then kept+=("$one"); fi
+    done
+  done
+}
 
 # Saves what runs now, completely or not at all. After an interrupted change, the installation before it counts.
 is_interrupted=false
@@ -522,24 +540,26 @@ save() {
   rm -rf $before.new
   mkdir -m 0700 $before.new
   local path
+  find_kept
   for path in "${kept[@]}"; do
     if is_there "$path"; then cp -a --parents "$path" $before.new; fi
   done
-  mkdir -p $before.new$manifests # says that they were saved, if only that there were none
+  mkdir -p "${kept_folders[@]/#/$before.new}" # says that they were saved, if only that they were empty
   sync -f $before.new
   mv $before.new $before
 }
 
 # A partial copy must never be taken for a complete one.
 forget_saved() {
+  find_kept
   rm -rf $before.old "${kept[@]/%/.kept}"
   if [ -d $before ]; then mv $before $before.old; fi
   rm -rf $before.old
 }
 
 is_there() { [ -e "$1" ] || [ -L "$1" ]; }
-# A change that an earlier release of the lab began has no manifests saved. What was not saved stays as it is.
-has_saved() { [[ $1 != $manifests/* ]] || [ -d $before$manifests ]; }
+# A change that an earlier release of the lab began has no such folders saved. What was not saved stays as it is.
+has_saved() { [[ " ${kept_folders[*]} " != *" ${1%/*} "* ]] || [ -d "$before${1%/*}" ]; }
 is_as_kept() {
   has_saved "$1" || return 0
   if is_there "$before$1"; then diff -r --no-dereference "$before$1" "$1" >/dev/null 2>&1; elif is_there "$1"; then false; fi
@@ -558,6 +578,7 @@ put_back() {
   # Copy only the saved files: copying the folder itself would change the root folder's mode. Copy all before replacing any,
   # because the disk may be full. Unchanged files stay.
   changed=()
+  find_kept
   for path in "${kept[@]}"; do
     rm -rf "$path.kept"
     if is_as_kept "$path"; then continue; fi

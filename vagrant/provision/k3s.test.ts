@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { existsSync, statSync } from "node:fs";
-import { chmod, readlink, rm, rmdir, stat, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readlink, rename, rm, rmdir, stat, symlink, writeFile } from "node:fs/promises";
 import { uptime } from "node:os";
 import { test } from "node:test";
 import { parse } from "yaml";
@@ -421,6 +421,29 @@ test("a change that K3s does not survive is rolled back: unit, configuration, pr
   assert.equal((await provision("put back", { ...good, mode: "check" })).stdout, "same\n");
 });
 
+for (const linked of ["etc/rancher/k3s", "etc/rancher/k3s/config.yaml.d", "etc/systemd/system/k3s.service.d"])
+  test(`a rollback restores the content of ${linked}, a link, and keeps the link`, async () => {
+    const name = `linked ${linked}`;
+    const secret = (text: string) => ({ "run/k3s-lab/secret": text });
+    const { path, read } = await provision(name, { ...good, files: secret("a: 1\n") });
+    await mkdir(path(linked), { recursive: true });
+    await writeFile(path(`${linked}/own.conf`), "before");
+    await rename(path(linked), path("elsewhere"));
+    await symlink(path("elsewhere"), path(linked));
+    const { status, stderr } = await provision(name, {
+      ...changed({
+        start: `grep -q disable ${path("etc/systemd/system/k3s.service")} && { rm ${path("elsewhere/own.conf")}; touch ${path("elsewhere/new.conf")}; ends; } || up`,
+      }),
+      files: secret("a: 2\n"),
+    });
+    assert.equal(status, 1, stderr);
+    assert.equal(await read("etc/rancher/k3s/config.yaml.d/k3s-lab-secret.yaml"), "a: 1\n");
+    assert.equal(await read("elsewhere/own.conf"), "before");
+    assert.equal(existsSync(path("elsewhere/new.conf")), false);
+    assert.equal(await readlink(path(linked)), path("elsewhere"));
+    assert.equal(await read("etc/rancher/k3s/token"), "s3cr3t");
+  });
+
 test("a node that is Ready only by a status from before the change does not count as Ready", async () => {
   await provision("stale", good);
   const { status, stderr } = await provision("stale", changed({ start: "up; touch $(dirname $0)/../stale" }));
@@ -634,7 +657,10 @@ test("an unmounted disk for K3s's data does not count as lost data: nothing is i
   assert.match(seen.stdout, new RegExp(`^unmounted ${point}$`, "m"));
   const failed = await provision("unmounted", { files });
   assert.equal(failed.status, 2, failed.stderr);
-  assert.match(failed.stderr, /rancher, which \S+fstab or a mount unit names, is not mounted, and K3s's data may be on it/);
+  assert.match(
+    failed.stderr,
+    /rancher, which \S+fstab or a mount unit names, is not mounted, and K3s's data may be on it/,
+  );
   assert.deepEqual(failed.log, log);
   // Of several, one is named.
   const disks = ["var", "var/lib", "var/lib/rancher"].map((one) => `UUID=1 ${path(one)} ext4 defaults\n`);
