@@ -167,7 +167,7 @@ class LabPlugin < Vagrant.plugin("2")
     Class.new(Vagrant.plugin("2").manager.provisioners[:shell]) do
       def provision
         env = config.env
-        env.merge!(cluster_environment(machine, env["NODE_ROLE"]))
+        env.merge!(cluster_environment(machine, env["NODE_ROLE"]), "UNASKED" => "yes")
         secrets = lab("config", STACK, "--secrets") if env["NODE_ROLE"] == "server"
         installer = File.join(LAB, "bin", "install.sh")
         machine.communicate.upload(installer, env["INSTALLER"] = "/home/vagrant/.k3s-install.sh") if File.exist?(installer)

@@ -28,6 +28,7 @@
 #   TOKEN_FILE                      the secret that joins nodes, moved to /etc/rancher/k3s/token. Default: /run/k3s-lab/token
 #   SECRET_FILE                     secret K3s configuration. Default: /run/k3s-lab/secret
 #   BY_HAND                         not empty: only what is installed is changed, because only `lab up` knows whether a cluster exists
+#   UNASKED                         not empty, or BY_HAND: no option is set that may end pods, because only `lab up` asks
 #   RUN                             a step after `begin`: the run, as `begin` named it
 #   INSTALLER                       K3s's installer, if the machine's /opt/k3s-lab has none. Default: /home/vagrant/k3s-install.sh
 #
@@ -396,6 +397,30 @@ check_encryption() {
   elif encrypts <<<"$arguments"; then
     die "K3s cannot turn --secrets-encryption on for an existing cluster: it was created without, and each server would create its own key, which the others do not have. $way" 2
   fi
+}
+
+# The options, NAME=VALUE, by which a kubelet has less room or etcd accepts no more writes; as in stacks/model/k3s-cluster.ts.
+room() {
+  printf '%s\n' max-pods=110 quota-backend-bytes=0 'eviction-hard=imagefs.available<5%,nodefs.available<5%'
+  { grep -oE -- "--(kubelet-arg=(max-pods|pods-per-core|eviction-(hard|soft)|(kube|system)-reserved|reserved-(cpus|memory))|etcd-arg=quota-backend-bytes)[-+]?=[^' ]*" || true; } |
+    sed -E 's/^--[a-z]+-arg=//; s/^([a-z-]*[a-z])[-+]=/\1=/'
+}
+
+# A kubelet ends what does not fit when it starts.
+check_room() {
+  local less
+  if [ -z "${BY_HAND:-}${UNASKED:-}" ] || $is_first || [ ! -e "$unit" ]; then return; fi
+  less=$(awk -F= '
+    { name = $1; value = substr($0, length(name) + 2) }
+    name == "quota-backend-bytes" && (value + 0 <= 0 || value + 0 > 2147483647) { value = "2147483648" }
+    NR == FNR { was[name] = value; next }
+    { now[name] = value }
+    END {
+      for (name in now)
+        if (name ~ /^(max-pods|quota-backend-bytes)$/ ? now[name] + 0 < was[name] + 0 : now[name] != was[name])
+          print name "=" now[name]
+    }' <(room <"$unit") <(room <<<"$arguments"))
+  [ -z "$less" ] || die "this may end pods on $NODE_NAME, or stop etcd for good: ${less//$'\n'/, }. Nothing was touched. If you mean it, run scripts/lab up, which asks first; if not, restore the stack file" 2
 }
 
 # The lab has one cluster: a node of another one, lost or unintended, is not turned into a node of this one.
@@ -959,6 +984,7 @@ fi
 set_arguments
 check_flags
 check_encryption
+check_room
 wish=$(wanted | sha256sum | cut -c 1-32)
 is_same=false
 if ! $is_first && [ ! -d $before ] && [ "$(noted wanted)" = "$wish" ] && [ "$(noted files)" = "$(fingerprint)" ]; then is_same=true; fi

@@ -421,6 +421,31 @@ test("a change that K3s does not survive is rolled back: unit, configuration, pr
   assert.equal((await provision("put back", { ...good, mode: "check" })).stdout, "same\n");
 });
 
+test("what cannot ask gives no kubelet less room, and etcd no lower quota", async () => {
+  const run = (args: string, more: Record<string, string> = {}) =>
+    provision("unasked", { environment: { K3S_ARGS: args, ...more } });
+  const [pods, quota] = ["--kubelet-arg=max-pods=", "--etcd-arg=quota-backend-bytes="];
+  const { log } = await run(`${pods}250 ${quota}3000000000 --kubelet-arg=system-reserved=cpu=1`);
+  for (const [who, args, said] of [
+    [
+      "UNASKED",
+      `${pods}200`,
+      /may end pods on server, or stop etcd for good: max-pods=200\. .*scripts\/lab up/,
+    ],
+    ["BY_HAND", "--v=2", /: max-pods=110\./],
+    ["UNASKED", `${pods}250 ${quota}8`, /: quota-backend-bytes=8\./],
+    ["UNASKED", `${pods}250 --kubelet-arg=system-reserved=cpu=2`, /: system-reserved=cpu=2\./],
+  ] as const) {
+    const refused = await run(args, { [who]: "yes" });
+    assert.equal(refused.status, 2, args);
+    assert.match(refused.stderr, said);
+    assert.deepEqual(refused.log, log);
+  }
+  const more = await run(`${pods}300 ${quota}0`, { UNASKED: "yes" });
+  assert.equal(more.status, 0, more.stderr);
+  assert.equal((await run(`${pods}20`)).status, 0);
+});
+
 for (const linked of ["etc/rancher/k3s", "etc/rancher/k3s/config.yaml.d", "etc/systemd/system/k3s.service.d"])
   test(`a rollback restores the content of ${linked}, a link, and keeps the link`, async () => {
     const name = `linked ${linked}`;
