@@ -14,7 +14,7 @@ import { describeChanges } from "../lab.ts";
 import { lossesOf } from "../losses.ts";
 import { type Changes, previewStack, pulumiStopsWithin, type RunOptions, runStack } from "../pulumi.ts";
 import { runSteps, type Step, unlessStopped } from "../report.ts";
-import { noteUpToDate, observeStack, sourcesOf } from "../up-to-date.ts";
+import { noteUpToDate, observeStack, recordedNodes, sourcesOf } from "../up-to-date.ts";
 import { untilDone, wasCutOff } from "./cut-off.ts";
 import { prepareEarly } from "./early.ts";
 import { answers, loadEarly } from "./early-images.ts";
@@ -27,7 +27,7 @@ export async function applyStacks(run: UpRun): Promise<void> {
   const { stacks, found, replace: allowed, refresh, stopping } = run;
   const isUnreachable = async (stack: string) => {
     const own = found.apps.find((one) => one.stack === stack);
-    return own !== undefined && stacks.includes(own.cluster) && !(await answers(own.cluster));
+    return own !== undefined && stacks.includes(own.cluster) && !(await isWhole(own.cluster));
   };
   const cutOff = new Set<string>();
   for (const stack of stacks) if (isApps(stack) && (await wasCutOff(stack))) cutOff.add(stack);
@@ -58,6 +58,10 @@ export async function applyStacks(run: UpRun): Promise<void> {
     await applyStack(run, stack, `Stack ${stack}`, refreshes(stack));
   }
 }
+
+/** Whether a cluster is complete and answers: a server answers before its agents have joined, and apps may be there by then. */
+const isWhole = async (cluster: string): Promise<boolean> =>
+  recordedNodes(await stateOf(cluster)) !== undefined && (await answers(cluster));
 
 /**
  * The first stack on each cluster that this run creates, if both are empty: nothing can be lost, and its

@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { chmod, cp, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { after, before, beforeEach } from "node:test";
 import { setTimeout } from "node:timers/promises";
@@ -41,6 +43,7 @@ export default async () => {
   new local.Command("made", { create: "echo made >>\\"$K3S_LAB_ROOT/made\\"", addPreviousOutputInEnv: false });
   const isUp = async () => outputsOf(await stateOf("cluster"))?.kubeconfig !== undefined;
   await whileHeld("cluster", isUp);
+  if (!(await isUp())) throw new LabError("the cluster is unknown", { exitCode: 2 });
   writeFileSync(join(root, "apps-ended"), "");
   return {};
 };
@@ -65,6 +68,14 @@ try {
   console.log("ENDED " + (error.exitCode ?? 99) + " " + error.message);
 }
 `;
+
+const kubeconfigOf = (port: number): string =>
+  JSON.stringify({
+    clusters: [{ name: "one", cluster: { server: `http://127.0.0.1:${port}` } }],
+    users: [{ name: "one", user: {} }],
+    contexts: [{ name: "one", context: { cluster: "one", user: "one" } }],
+    "current-context": "one",
+  });
 
 suite("a new cluster and its first apps, with the real Pulumi", withPulumi, () => {
   let checkout: PulumiCheckout;
@@ -191,7 +202,15 @@ suite("a new cluster and its first apps, with the real Pulumi", withPulumi, () =
     process.kill(lock.pid, "SIGKILL");
     assert.match(await run.ended, /ENDED 1 pulumi up of the stack "cluster" failed/);
     await writeFile(place("go"), "");
+    // The API of a k3d cluster answers, and its kubeconfig is there, before its agents have joined.
+    const api = createServer((_, response) => response.end('{"gitVersion":"v1.33.4+k3s1"}'))
+      .listen(0)
+      .unref();
+    const { port } = api.address() as AddressInfo;
+    await writeFile(place(".lab/cluster/kubeconfig"), kubeconfigOf(port));
     assert.match(await up().ended, /ENDED well/);
+    await rm(place(".lab/cluster/kubeconfig"));
+    api.close();
     assert.equal(await readFile(place("made"), "utf8"), "made\n", "what the apps had made");
     return { happened: "exit 1 with the cluster's message; the next run continues both", lost: "nothing" };
   });
