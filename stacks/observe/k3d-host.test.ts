@@ -146,6 +146,20 @@ test("before tools are installed: without Docker nothing exists; without an answ
   );
 });
 
+test("a new cluster gets no quota at which etcd soon stops for good, and one that has it keeps it", async () => {
+  const of = onPort(free);
+  const extraArgs = [{ arg: "--etcd-arg=quota-backend-bytes=8", nodeFilters: ["server:*"] }];
+  const small = { ...of, options: { ...of.options, k3s: { ...of.options.k3s, extraArgs } } };
+  const said = await refusal(small);
+  assert.match(
+    said ?? "",
+    /extraArgs: --etcd-arg.* expected quota-backend-bytes with 2147483648 or more bytes/,
+  );
+  const labels = { ...mine, "k3d.cluster": "k3d", "k3d.role": "server", "k3s-lab.generation": "g" };
+  const server = { name: "k3d-k3d-server-0", status: "running", labels };
+  assert.equal(await refusal(small, { containers: [server] }), undefined);
+});
+
 test("reads a server's start time and its kubeconfig's certificate together", async () => {
   const labels = { ...mine, "k3d.cluster": "k3d", "k3d.role": "server", "k3s-lab.generation": "g" };
   const server = { name: "k3d-k3d-server-0", status: "running", labels, boot: "b", certificate: "Y2VydA==" };

@@ -14,8 +14,16 @@ import {
 } from "../k3d/docker.ts";
 import { refuseTakenNames } from "../k3d/refusals.ts";
 import { refusal } from "../lib/errors.ts";
-import { agentsOf, type HostPort, hostPorts, type K3dFile, serversOf } from "../model/k3d-file.ts";
+import {
+  agentsOf,
+  type HostPort,
+  hostPorts,
+  type K3dFile,
+  serverArgsOf,
+  serversOf,
+} from "../model/k3d-file.ts";
 import type { K3dImages } from "../model/k3d-nodes.ts";
+import { quotaProblems } from "../model/k3s-cluster.ts";
 import { type K3dObservation, probeDocker } from "./k3d-host.ts";
 
 /**
@@ -67,6 +75,8 @@ export async function refuseUnlessReady(
     throw refusal(
       `Docker does not have the image ${image}. Run \`scripts/lab up ${stack}\`, which builds or pulls it, or \`docker pull ${image}\`.`,
     );
+  for (const { flag, expected } of lives ? [] : quotaProblems([], serverArgsOf(file)))
+    throw refusal(`${stack}: options.k3s.extraArgs: ${flag} is not accepted; expected ${expected}.`);
   await refuseNames(file, owner);
   await refuseMissing(file);
   await refuseTakenPorts(file, containers);
