@@ -119,14 +119,17 @@ async function applyTogether(run: UpRun, cluster: string, apps: string): Promise
       await unlessStopped(begun.promise, signal);
       const done = new AbortController();
       const until = AbortSignal.any([signal, done.signal]);
+      let wasUp = false;
       const early = prepareEarly(run.found, cluster, folder, until, answering.resolve);
       try {
         await unlessStopped(answering.promise, signal);
+        wasUp = isUp;
         return await follows.run(progress, signal);
       } catch (error) {
-        if (isUp || signal.aborted) throw error;
+        // A refusal is about the cluster as the program found it: K3s brings namespaces and classes of manifests only later.
+        const isRefusal = error instanceof LabError && error.exitCode === 2;
+        if (signal.aborted || (isRefusal ? wasUp : isUp)) throw error;
         await unlessStopped(ended.promise, signal);
-        if (error instanceof LabError && error.exitCode === 2) throw error;
         progress("trying again, now that the cluster is up");
         return await applied(run, apps, `Stack ${apps}`, { refresh: false }).run(progress, signal);
       } finally {

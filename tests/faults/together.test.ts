@@ -29,9 +29,10 @@ export default async () => {
 };
 `,
   // It makes something at once, and waits for its cluster.
-  apps: `import { existsSync, writeFileSync } from "node:fs";
+  apps: `import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { local } from "@pulumi/command";
+import * as pulumi from "@pulumi/pulumi";
 import { LabError } from "./lib/errors.ts";
 import { root } from "./lib/paths.ts";
 import { outputsOf, stateOf, whileHeld } from "./lib/state.ts";
@@ -39,10 +40,12 @@ import { earlyVariable } from "./observe/early.ts";
 export default async () => {
   const early = process.env[earlyVariable];
   writeFileSync(join(root, "apps-began"), String(early !== undefined && existsSync(join(early, "kubeconfig"))));
-  if (existsSync(join(root, "apps-fail"))) throw new LabError("the apps' own fault");
+  const fails = join(root, "apps-fail");
+  if (existsSync(fails)) throw new LabError("the apps' own fault", { exitCode: Number(readFileSync(fails, "utf8")) });
   new local.Command("made", { create: "echo made >>\\"$K3S_LAB_ROOT/made\\"", addPreviousOutputInEnv: false });
-  const isUp = async () => outputsOf(await stateOf("cluster"))?.kubeconfig !== undefined;
-  await whileHeld("cluster", isUp);
+  const cluster = pulumi.getStack().replace("apps", "cluster");
+  const isUp = async () => outputsOf(await stateOf(cluster))?.kubeconfig !== undefined;
+  await whileHeld(cluster, isUp);
   if (!(await isUp())) throw new LabError("the cluster is unknown", { exitCode: 2 });
   writeFileSync(join(root, "apps-ended"), "");
   return {};
@@ -149,14 +152,14 @@ suite("a new cluster and its first apps, with the real Pulumi", withPulumi, () =
   };
 
   fault("the first apps fail while their cluster is created", async () => {
-    await writeFile(place("apps-fail"), "");
+    await writeFile(place("apps-fail"), "1");
     const run = up();
     await untilBoth(run);
     await during(run, () => run.said().includes("the apps' own fault"));
     // What is to end the cluster's Pulumi would do so within this time.
     await setTimeout(1000);
     await writeFile(place("go"), "");
-    assert.match(await run.ended, /ENDED 1 .*the apps' own fault/s);
+    assert.match(await run.ended, /trying again.*ENDED 1 .*the apps' own fault/s);
     return {
       happened: "exit 1 with their message, once the cluster is up",
       lost: (await exists(place("installed"))) ? "nothing" : "the installation that was on its way",
@@ -171,8 +174,8 @@ suite("a new cluster and its first apps, with the real Pulumi", withPulumi, () =
     return { happened: "exit 1 with the cluster's message; the apps stop waiting", lost: "nothing" };
   });
 
-  fault("the first apps fail because their cluster's server is installed a second time", async () => {
-    await writeFile(place("apps-fail"), "");
+  fault("the first apps are refused what their cluster brings only later", async () => {
+    await writeFile(place("apps-fail"), "2");
     // What a killed run noted of an earlier cluster.
     const folder = place(".lab/cluster/early");
     await mkdir(folder, { recursive: true });
