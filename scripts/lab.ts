@@ -129,9 +129,12 @@ export async function anyMachines(): Promise<boolean> {
   return (await Promise.all(all.map(hasMachines))).some(Boolean);
 }
 
+/** What Pulumi does with a resource without changing anything. `read` is the first look at another stack's exports. */
+export const unchanged: readonly string[] = ["same", "read"];
+
 export function describeChanges(changes: Changes): string {
   const words = Object.entries(changes)
-    .filter(([operation]) => operation !== "same")
+    .filter(([operation]) => !unchanged.includes(operation))
     .map(([operation, count]) => `${count} ${operation}`);
   return words.length ? words.join(", ") : "no change";
 }

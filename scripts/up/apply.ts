@@ -10,7 +10,7 @@ import { recordedIn } from "../../stacks/observe/recorded.ts";
 import { confirmLosses } from "../confirm.ts";
 import { labVariables } from "../environment.ts";
 import { openGate, type StackPreview } from "../gate.ts";
-import { describeChanges } from "../lab.ts";
+import { describeChanges, unchanged } from "../lab.ts";
 import { lossesOf } from "../losses.ts";
 import { type Changes, previewStack, pulumiStopsWithin, type RunOptions, runStack } from "../pulumi.ts";
 import { runSteps, type Step, unlessStopped } from "../report.ts";
@@ -259,7 +259,7 @@ function programVariables({ settings, preconditions }: UpRun, stack: string): Re
 }
 
 const hasChanged = (changes: Changes): boolean =>
-  Object.keys(changes).some((operation) => operation !== "same");
+  Object.keys(changes).some((operation) => !unchanged.includes(operation));
 
 /**
  * What a stack would lose: nothing if it has no resources or is unchanged since the last `up`.
